@@ -1,0 +1,80 @@
+use std::fmt;
+use std::sync::Arc;
+
+/// A text that cannot be an identifier: empty, longer than 255 bytes, or with a control character or white space in it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} must be 1 to 255 characters without spaces or control characters")]
+pub struct InvalidId {
+    what: &'static str,
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Takes over a non-empty text of at most 255 bytes without white space or control characters.
+            ///
+            /// # Errors
+            /// [`InvalidId`] for any other text.
+            pub fn parse(text: &str) -> Result<Self, InvalidId> {
+                let plain = |c: char| !c.is_control() && !c.is_whitespace();
+                if text.is_empty() || text.len() > 255 || !text.chars().all(plain) {
+                    return Err(InvalidId { what: $what });
+                }
+                Ok(Self(text.into()))
+            }
+
+            /// The identifier as it travels on the wire.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+id!(
+    /// One published service: NetBird's `ProxyMapping.id`.
+    ServiceId,
+    "a service id"
+);
+id!(
+    /// A tenant: NetBird's `ProxyMapping.account_id`.
+    AccountId,
+    "an account id"
+);
+id!(
+    /// One running proxy process: NetBird's `proxy_id`.
+    ProxyId,
+    "a proxy id"
+);
+id!(
+    /// One request, as the access log and the error pages name it.
+    RequestId,
+    "a request id"
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_one_plain_word() {
+        assert_eq!(
+            ServiceId::parse("svc-1").map(|id| id.to_string()),
+            Ok("svc-1".to_owned())
+        );
+        for bad in ["", "a b", "a\nb", "a\u{7f}", &"x".repeat(256)] {
+            assert!(ServiceId::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+}

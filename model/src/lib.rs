@@ -1,0 +1,29 @@
+//! The nouns every crate of Postern shares, and the [`Management`] port.
+//!
+//! Nothing here does IO, reads a clock or knows a wire format. A value of one of these types is already checked:
+//! a [`HostName`] is normalised, a [`Target`] has a scheme, a host and a port, a [`HeaderAuth`] names a real header.
+//! `proto` turns wire messages into these types and back; `proxy` and `auth` work on them alone.
+
+mod access_log;
+mod host;
+mod id;
+mod management;
+mod mapping;
+mod principal;
+mod secret;
+mod status;
+
+pub use access_log::{AccessLogLine, AuthMechanism};
+pub use host::{HostName, InvalidHost};
+pub use id::{AccountId, InvalidId, ProxyId, RequestId, ServiceId};
+pub use management::{
+    Ack, Authenticate, Authenticated, Batch, BoxFuture, Capabilities, Change, Credential, Delivery,
+    Management, ManagementError, MappingEvents, Rejected, SyncEvent,
+};
+pub use mapping::{
+    Authentication, Challenge, HeaderAuth, InvalidTarget, Mapping, Mode, Needs, OneTimeToken,
+    PathMapping, PathRewrite, Restrictions, Scheme, SessionKey, Target, TargetOptions,
+};
+pub use principal::{Group, Principal};
+pub use secret::Secret;
+pub use status::{ServiceState, StatusUpdate};

@@ -1,0 +1,33 @@
+use crate::{AccountId, ServiceId};
+
+/// NetBird's `ProxyStatus`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ServiceState {
+    /// The service answers.
+    Active,
+    /// Its certificate could not be had.
+    CertificateFailed,
+    /// Its certificate is being ordered.
+    CertificatePending,
+    /// It is not served; the reason stands in `error`.
+    Error,
+    /// Nothing is known yet.
+    Pending,
+    /// It needs a tunnel that does not exist.
+    TunnelNotCreated,
+}
+
+/// What the proxy tells management about one service (NetBird: `SendStatusUpdateRequest`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusUpdate {
+    /// The service meant.
+    pub service: ServiceId,
+    /// Its account.
+    pub account: AccountId,
+    /// How it stands.
+    pub state: ServiceState,
+    /// Whether a certificate covers its host.
+    pub certificate_issued: bool,
+    /// One sentence for people, with the next action where there is one.
+    pub error: Option<String>,
+}
