@@ -21,7 +21,7 @@ pub struct Mapping {
     pub mode: Mode,
     /// A port of its own; 0 is the main listener's.
     pub listen_port: u16,
-    /// At least one, each path once.
+    /// Each path once. At least one for [`Mode::Http`]; none for the other modes, whose targets are no URLs.
     pub paths: Vec<PathMapping>,
     /// Who may enter.
     pub authentication: Authentication,

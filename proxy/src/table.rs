@@ -1,1 +1,224 @@
-//! 
+//! The routing table: everything a request needs to know, as one immutable value that is swapped as a whole.
+//!
+//! A route cannot be built without a [`postern_auth::Door`], so there is no host that is routed but not guarded. A request keeps
+//! the [`Route`] that admitted it, never the table.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use postern_auth::Protected;
+use postern_model::{AccountId, HostName, Restrictions, Scheme, ServiceId};
+
+use crate::error::{Error, Kind};
+use crate::http::path::{Path, Prefix};
+use crate::http::stamp::Outbound;
+
+/// Where the current table is read; the controller alone writes it.
+pub(crate) type Router = Arc<ArcSwap<RoutingTable>>;
+
+/// The side a connection came in from, which decides what exists for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// The internet.
+    Public,
+    /// The tunnel of one account: only that account's services exist.
+    #[cfg_attr(not(test), expect(dead_code, reason = "made by the accept path of a tunnel, which comes with it"))]
+    Account(AccountId),
+}
+
+impl Scope {
+    fn sees(&self, service: &Service) -> bool {
+        match self {
+            Self::Public => true,
+            Self::Account(account) => service.account == *account,
+        }
+    }
+}
+
+/// What becomes of a TLS connection for a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tls {
+    /// We answer it ourselves.
+    Terminate,
+    /// The name is not published here.
+    Unknown,
+}
+
+/// Why no route was found. An unknown host and one that this scope must not know of are the same case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RouteError {
+    /// No such host here.
+    NoHost,
+    /// The host is here, none of its paths matches.
+    NoPath,
+    /// Two ways in which servers read this path lead to different routes.
+    Ambiguous,
+}
+
+impl From<RouteError> for Error {
+    fn from(error: RouteError) -> Self {
+        Self::new(match error {
+            RouteError::NoHost | RouteError::NoPath => Kind::NoRoute,
+            RouteError::Ambiguous => Kind::AmbiguousPath,
+        })
+    }
+}
+
+/// What all routes of a service share.
+#[derive(Debug)]
+pub(crate) struct Service {
+    /// The service.
+    pub id: ServiceId,
+    /// Its tenant.
+    pub account: AccountId,
+    /// Where it is published.
+    pub host: HostName,
+    /// Grows with every change of who may enter and from where.
+    pub access_epoch: u64,
+    /// From where it may be reached.
+    pub restrictions: Restrictions,
+}
+
+/// One path of a service.
+pub(crate) struct Route {
+    /// The service it belongs to.
+    pub service: Arc<Service>,
+    /// What requests must begin with.
+    pub prefix: Prefix,
+    /// Whether requests are written to the access log.
+    pub log: bool,
+    /// Grows whenever this path of this service leads elsewhere.
+    pub upstream_epoch: u64,
+    /// The way to the upstream, and who may take it.
+    pub door: Protected<Upstream>,
+}
+
+/// Where requests go, reachable with a permit for their route's door alone.
+pub(crate) struct Upstream {
+    /// What connections to it can be shared by.
+    pub key: UpstreamKey,
+    /// How long it may take to be reached and to send the head of its answer.
+    pub request_timeout: Option<Duration>,
+    /// How a request and its answer are rewritten on the way.
+    pub outbound: Outbound,
+}
+
+/// Two requests whose upstreams have equal keys may use the same connection, over the host's network.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct UpstreamKey {
+    /// Plain or TLS.
+    pub scheme: Scheme,
+    /// A name or an IP literal, IPv6 without brackets.
+    pub host: Arc<str>,
+    /// The port.
+    pub port: u16,
+    /// Accept any certificate.
+    pub skip_tls_verify: bool,
+}
+
+/// A service that is ready to be served.
+#[derive(Clone)]
+pub(crate) struct Compiled {
+    service: Arc<Service>,
+    /// The longest prefix first.
+    routes: Arc<[Arc<Route>]>,
+}
+
+impl Compiled {
+    /// Puts `routes`, whose prefixes differ, into the order they are tried in.
+    pub(crate) fn new(service: Arc<Service>, mut routes: Vec<Arc<Route>>) -> Self {
+        routes.sort_by(|a, b| b.prefix.depth().cmp(&a.prefix.depth()).then_with(|| a.prefix.cmp(&b.prefix)));
+        Self { service, routes: routes.into() }
+    }
+
+    /// What its routes share.
+    pub(crate) fn service(&self) -> &Arc<Service> {
+        &self.service
+    }
+
+    /// Its routes, the longest prefix first.
+    pub(crate) fn routes(&self) -> &[Arc<Route>] {
+        &self.routes
+    }
+
+    /// Whether both are the work of one compilation.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.routes, &other.routes)
+    }
+
+    fn select(&self, path: &Path) -> Result<&Arc<Route>, RouteError> {
+        let chosen = self.longest(|prefix| path.starts_with(prefix));
+        // With nothing but `/` every reading ends at the same route.
+        let only_root = matches!(&*self.routes, [route] if route.prefix.is_root());
+        if !only_root {
+            for reading in path.readings() {
+                if self.longest(|prefix| reading.starts_with(prefix)) != chosen {
+                    return Err(RouteError::Ambiguous);
+                }
+            }
+        }
+        chosen.map(|index| &self.routes[index]).ok_or(RouteError::NoPath)
+    }
+
+    fn longest(&self, matches: impl Fn(&Prefix) -> bool) -> Option<usize> {
+        self.routes.iter().position(|route| matches(&route.prefix))
+    }
+}
+
+/// All that is published, found by host in constant time.
+#[derive(Clone, Default)]
+pub(crate) struct RoutingTable {
+    hosts: HashMap<HostName, Compiled>,
+}
+
+impl RoutingTable {
+    /// What to do with a ClientHello that names `host`.
+    pub(crate) fn tls(&self, scope: &Scope, host: &HostName) -> Tls {
+        match self.find(scope, host) {
+            Some(_) => Tls::Terminate,
+            None => Tls::Unknown,
+        }
+    }
+
+    /// The route with the longest prefix of `path`, matched by whole segments.
+    ///
+    /// # Errors
+    /// [`RouteError`]: no such host, no such path, or a path that servers read in ways that lead to different routes.
+    pub(crate) fn route(&self, scope: &Scope, host: &HostName, path: &Path) -> Result<&Arc<Route>, RouteError> {
+        self.find(scope, host).ok_or(RouteError::NoHost)?.select(path)
+    }
+
+    /// Publishes a service under its host, in place of whatever was there.
+    pub(crate) fn insert(&mut self, compiled: Compiled) {
+        self.hosts.insert(compiled.service.host.clone(), compiled);
+    }
+
+    /// Ends `service`'s hold on `host`. Another service that has taken the host over stays.
+    pub(crate) fn remove(&mut self, host: &HostName, service: &ServiceId) {
+        if self.hosts.get(host).is_some_and(|compiled| compiled.service.id == *service) {
+            self.hosts.remove(host);
+        }
+    }
+
+    /// Everything published, in no order.
+    #[cfg(test)]
+    pub(crate) fn services(&self) -> impl Iterator<Item = &Compiled> {
+        self.hosts.values()
+    }
+
+    /// How many hosts are published.
+    pub(crate) fn host_count(&self) -> usize {
+        self.hosts.len()
+    }
+
+    /// How many routes there are.
+    pub(crate) fn route_count(&self) -> usize {
+        self.hosts.values().map(|compiled| compiled.routes.len()).sum()
+    }
+
+    fn find(&self, scope: &Scope, host: &HostName) -> Option<&Compiled> {
+        self.hosts.get(host).filter(|compiled| scope.sees(&compiled.service))
+    }
+}

@@ -1,1 +1,7 @@
-//! 
+//! The way to upstreams: connections, and those that are kept for the next request.
+
+mod connect;
+mod pool;
+
+pub(crate) use connect::Connector;
+pub(crate) use pool::{Lease, Pool};

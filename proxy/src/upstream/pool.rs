@@ -1,1 +1,125 @@
-//! 
+//! Connections to upstreams that are kept for the next request. Each worker has its own, so nothing is locked.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
+
+use crate::config::UpstreamLimits;
+use crate::error::{Connect, Error, Kind, Result};
+use crate::http::upload::Upload;
+use crate::table::{Upstream, UpstreamKey};
+use crate::upstream::connect::Connector;
+
+/// The connections of one worker that no request uses.
+pub(crate) struct Pool {
+    connector: Arc<Connector>,
+    limits: UpstreamLimits,
+    idle: RefCell<HashMap<UpstreamKey, Vec<Idle>>>,
+    kept: Cell<usize>,
+}
+
+struct Idle {
+    sender: http1::SendRequest<Upload>,
+    since: Instant,
+}
+
+impl Pool {
+    pub(crate) fn new(connector: Arc<Connector>, limits: UpstreamLimits) -> Rc<Self> {
+        Rc::new(Self { connector, limits, idle: RefCell::default(), kept: Cell::new(0) })
+    }
+
+    pub(crate) fn limits(&self) -> &UpstreamLimits {
+        &self.limits
+    }
+
+    /// The connection that was used last, if one is fit for a request.
+    pub(crate) fn take(self: &Rc<Self>, upstream: &Arc<Upstream>) -> Option<Lease> {
+        let mut idle = self.idle.borrow_mut();
+        let kept = idle.get_mut(&upstream.key)?;
+        let position = kept.iter().rposition(|idle| idle.sender.is_ready())?;
+        // Those above it are closed or not yet ready; the order among them does not matter.
+        let found = kept.swap_remove(position);
+        self.kept.set(self.kept.get() - 1);
+        if kept.is_empty() {
+            idle.remove(&upstream.key);
+        }
+        (found.since.elapsed() < self.limits.idle_timeout).then(|| self.lease(upstream, found.sender, true))
+    }
+
+    /// A new connection, reached within `patience`.
+    ///
+    /// # Errors
+    /// [`Kind::UpstreamConnect`].
+    pub(crate) async fn dial(self: &Rc<Self>, upstream: &Arc<Upstream>, patience: Duration) -> Result<Lease> {
+        let stream = self.connector.connect(&upstream.key, patience, self.limits.tls_handshake_timeout).await?;
+        let (sender, connection) = http1::Builder::new()
+            .max_headers(MAX_HEADERS)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| Error::with(Kind::UpstreamConnect(Connect::Other), error))?;
+        // Ends with its sender and its last exchange; what ends it early reaches whoever waits for the answer.
+        tokio::task::spawn_local(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::trace!(%error, "upstream connection ended");
+            }
+        });
+        Ok(self.lease(upstream, sender, false))
+    }
+
+    /// Closes what has been idle for too long.
+    pub(crate) fn sweep(&self) {
+        let now = Instant::now();
+        let mut left = 0;
+        self.idle.borrow_mut().retain(|_, kept| {
+            kept.retain(|idle| !idle.sender.is_closed() && now - idle.since < self.limits.idle_timeout);
+            left += kept.len();
+            !kept.is_empty()
+        });
+        self.kept.set(left);
+    }
+
+    fn lease(self: &Rc<Self>, upstream: &Arc<Upstream>, sender: http1::SendRequest<Upload>, reused: bool) -> Lease {
+        Lease { pool: Rc::clone(self), upstream: Arc::clone(upstream), sender, reused }
+    }
+
+    fn keep(&self, key: &UpstreamKey, sender: http1::SendRequest<Upload>) {
+        if sender.is_closed() || self.kept.get() >= self.limits.max_idle {
+            return;
+        }
+        let mut idle = self.idle.borrow_mut();
+        let kept = match idle.entry(key.clone()) {
+            Entry::Occupied(kept) => kept.into_mut(),
+            Entry::Vacant(place) => place.insert(Vec::new()),
+        };
+        if kept.len() < self.limits.max_idle_per_host {
+            kept.push(Idle { sender, since: Instant::now() });
+            self.kept.set(self.kept.get() + 1);
+        }
+    }
+}
+
+/// Upstreams send more of them than clients; beyond this the answer is refused.
+const MAX_HEADERS: usize = 256;
+
+/// A connection while a request uses it. Dropping it closes it.
+pub(crate) struct Lease {
+    pool: Rc<Pool>,
+    upstream: Arc<Upstream>,
+    pub(crate) sender: http1::SendRequest<Upload>,
+    /// Whether other requests have used it before.
+    pub(crate) reused: bool,
+}
+
+impl Lease {
+    /// Keeps the connection for the next request. Only right once both messages are complete.
+    pub(crate) fn give_back(self) {
+        self.pool.keep(&self.upstream.key, self.sender);
+    }
+}

@@ -1,0 +1,79 @@
+use http::Uri;
+use http::header::ORIGIN;
+use postern_model::HostName;
+
+use crate::decide::Facts;
+
+/// Whether an upgrade was begun by a page of another host or port. A browser sends its credentials along with such a
+/// WebSocket and asks nobody (RFC 6455 section 10.2), but it always says where the page is from; a client that sends no
+/// `Origin` is no browser.
+pub(crate) fn is_foreign(facts: &Facts<'_>) -> bool {
+    let mut origins = facts.headers.get_all(ORIGIN).iter();
+    match (origins.next(), origins.next()) {
+        (None, _) => false,
+        (Some(_), Some(_)) => true,
+        (Some(origin), None) => !origin.to_str().is_ok_and(|origin| is_own(origin, facts)),
+    }
+}
+
+fn is_own(origin: &str, facts: &Facts<'_>) -> bool {
+    let Ok(uri) = origin.parse::<Uri>() else { return false };
+    let default = match uri.scheme_str() {
+        Some("https") => 443,
+        Some("http") => 80,
+        Some(_) | None => return false,
+    };
+    let Some(host) = uri.host() else { return false };
+    let port = uri.port_u16().unwrap_or(default);
+    HostName::parse(host).is_ok_and(|host| host == *facts.host) && port == facts.port.unwrap_or(default)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use http::{HeaderMap, HeaderValue};
+
+    use super::*;
+
+    fn foreign(origins: &[&str], port: Option<u16>) -> bool {
+        let mut headers = HeaderMap::new();
+        for origin in origins {
+            headers.append(ORIGIN, HeaderValue::from_str(origin).expect("a header value"));
+        }
+        let host = HostName::parse("app.example.com").expect("a host");
+        let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        is_foreign(&Facts { source, headers: &headers, upgrade: true, host: &host, port })
+    }
+
+    #[test]
+    fn the_own_origin_and_none_at_all_are_no_strangers() {
+        assert!(!foreign(&[], None));
+        assert!(!foreign(&["https://app.example.com"], None));
+        assert!(!foreign(&["https://APP.example.com"], Some(443)));
+        assert!(!foreign(&["https://app.example.com:8443"], Some(8443)));
+        assert!(!foreign(&["https://app.example.com:443"], None));
+    }
+
+    #[test]
+    fn every_other_origin_is_foreign() {
+        for origin in [
+            "https://evil.example",
+            "https://app.example.com.evil.example",
+            "https://evil.example/app.example.com",
+            "https://app.example.com@evil.example",
+            "https://sub.app.example.com",
+            "https://app.example.com:8443",
+            "null",
+            "",
+            "app.example.com",
+            "file://app.example.com",
+            "https://app.example.com https://evil.example",
+        ] {
+            assert!(foreign(&[origin], None), "{origin:?}");
+        }
+        assert!(foreign(&["https://app.example.com"], Some(8443)));
+        assert!(foreign(&["https://app.example.com", "https://app.example.com"], None));
+        assert!(foreign(&["https://evil.example", "https://app.example.com"], None));
+    }
+}

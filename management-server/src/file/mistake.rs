@@ -1,0 +1,118 @@
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+/// One thing that is wrong in a file, for the person who wrote it. Never holds a secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mistake {
+    /// From 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}: {}; {}", self.line, self.column, self.message, self.remedy)
+    }
+}
+
+/// The text being walked and what was found wrong in it so far.
+pub(super) struct Findings<'t> {
+    text: &'t str,
+    found: RefCell<Vec<Mistake>>,
+}
+
+impl<'t> Findings<'t> {
+    pub(super) fn new(text: &'t str) -> Self {
+        Self { text, found: RefCell::default() }
+    }
+
+    /// Notes a mistake at a place given in bytes.
+    pub(super) fn add(&self, at: &Range<usize>, message: impl Into<String>, remedy: impl Into<String>) {
+        let (line, column) = self.position(at.start);
+        self.found.borrow_mut().push(Mistake { line, column, message: message.into(), remedy: remedy.into() });
+    }
+
+    /// Line and column, from 1, of a byte; a byte inside a character counts as that character.
+    pub(super) fn position(&self, byte: usize) -> (usize, usize) {
+        let mut end = byte.min(self.text.len());
+        while !self.text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let before = &self.text[..end];
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+
+    /// All of them, in the order of the text.
+    pub(super) fn into_mistakes(self) -> Vec<Mistake> {
+        let mut found = self.found.into_inner();
+        found.sort_by_key(|mistake| (mistake.line, mistake.column));
+        found
+    }
+}
+
+/// ` Did you mean …?` as a remedy: the known word that is at most two slips away.
+pub(super) fn closest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    let limit = (word.chars().count() / 3).clamp(1, 2);
+    known
+        .into_iter()
+        .map(|candidate| (slips(word, candidate), candidate))
+        .filter(|&(distance, _)| distance <= limit)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// Insertions, deletions, replacements and swaps of neighbours between two words, case aside.
+fn slips(a: &str, b: &str) -> usize {
+    let fold = |word: &str| -> Vec<char> { word.to_lowercase().chars().collect() };
+    let (a, b) = (fold(a), fold(b));
+    if a.len().abs_diff(b.len()) > 2 {
+        return usize::MAX;
+    }
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let replace = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = replace.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(best);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_count_characters() {
+        let findings = Findings::new("a = 1\nüü = x\n");
+        assert_eq!(findings.position(0), (1, 1));
+        assert_eq!(findings.position(6), (2, 1));
+        assert_eq!(findings.position("a = 1\nüü = ".len()), (2, 6));
+        assert_eq!(findings.position(7), (2, 1), "inside a character");
+        assert_eq!(findings.position(999), (3, 1), "past the end");
+    }
+
+    #[test]
+    fn the_closest_word_is_near() {
+        assert_eq!(closest("upsteam", ["host", "upstream"]), Some("upstream"));
+        assert_eq!(closest("acess", ["access", "allow"]), Some("access"));
+        assert_eq!(closest("hots", ["host", "hosts"]), Some("host"));
+        assert_eq!(closest("colour", ["host", "upstream"]), None);
+        assert_eq!(closest("x", ["abc"]), None);
+    }
+}

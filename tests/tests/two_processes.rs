@@ -1,0 +1,227 @@
+//! `postern management` and `postern proxy` as processes of their own, over real gRPC.
+
+use std::path::Path;
+
+use postern_tests::client::Client;
+use postern_tests::eventually;
+use postern_tests::process::{Postern, run};
+use postern_tests::upstream::Upstream;
+
+struct Management {
+    folder: tempfile::TempDir,
+    process: Postern,
+    listen: String,
+}
+
+impl Management {
+    async fn start(configuration: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let listen = format!("127.0.0.1:{}", free_port());
+        std::fs::write(folder.path().join("postern.toml"), configuration).expect("writable");
+        let process = Self::process(folder.path(), &listen);
+        process.printed(&listen).await;
+        Self { folder, process, listen }
+    }
+
+    fn process(folder: &Path, listen: &str) -> Postern {
+        let file = folder.join("postern.toml").into_os_string().into_string().expect("UTF-8");
+        let data = data(folder);
+        Postern::start(&["management", &file, "--data-dir", &data, "--listen", listen], &[])
+    }
+
+    async fn token(&self, name: &str) -> String {
+        let data = data(self.folder.path());
+        let added = || async {
+            let (code, output) = run(&["token", "add", name, "--data-dir", &data], &[]).await;
+            (code == Some(0)).then_some(output)
+        };
+        let output = eventually("a token", added).await;
+        let token = output.split_whitespace().find(|word| word.starts_with("nbx_")).expect("a token");
+        assert_eq!(token.len(), 40, "{token}");
+        token.to_owned()
+    }
+
+    /// The CA file that `postern management` prints.
+    async fn ca(&self) -> String {
+        let line = self.process.printed("ca.pem").await;
+        line.split(|c: char| c.is_whitespace() || c == '"')
+            .find(|word| word.ends_with("ca.pem"))
+            .expect("a path")
+            .to_owned()
+    }
+}
+
+fn data(folder: &Path) -> String {
+    folder.join("data").into_os_string().into_string().expect("UTF-8")
+}
+
+/// A port that was free a moment ago; `--listen` needs one that outlives a restart.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("loopback has free ports").port()
+}
+
+struct Proxy {
+    process: Postern,
+    client: Client,
+    health: String,
+    _certs: tempfile::TempDir,
+}
+
+async fn proxy(management: &Management, token: &str) -> Proxy {
+    let certs = tempfile::tempdir().expect("a folder");
+    certificate(certs.path());
+    let (addr, health) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
+    let mgmt = format!("https://{}", management.listen);
+    let ca = management.ca().await;
+    let cert_dir = certs.path().to_str().expect("UTF-8").to_owned();
+    // One dash works as well as two.
+    let arguments = [
+        "proxy",
+        "-mgmt",
+        &mgmt,
+        "--mgmt-ca",
+        &ca,
+        "-addr",
+        &addr,
+        "--domain",
+        "proxy.test",
+        "--cert-dir",
+        &cert_dir,
+        "--health-addr",
+        &health,
+    ];
+    let process = Postern::start(&arguments, &[("NB_PROXY_TOKEN", token)]);
+    let client = Client::new(addr.parse().expect("an address"), &certs.path().join("ca.pem"));
+    Proxy { process, client, health, _certs: certs }
+}
+
+/// `tls.crt` and `tls.key`, where `postern proxy` looks for them, and `ca.pem` that signed them.
+fn certificate(folder: &Path) {
+    postern_tests::certificate::write(folder, &["app.test", "open.test"]);
+}
+
+async fn serves(proxy: &Proxy, host: &str, text: &str) {
+    eventually(&format!("{host} to answer {text}: {}", proxy.process.output()), || async {
+        proxy.client.tls(host).await.ok()?;
+        (proxy.client.get(host, "/").await.text() == text).then_some(())
+    })
+    .await;
+}
+
+async fn health(proxy: &Proxy, path: &str) -> (u16, String) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut tcp = tokio::net::TcpStream::connect(&proxy.health).await.expect("health listens");
+    tcp.write_all(format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").as_bytes())
+        .await
+        .expect("written");
+    let mut text = String::new();
+    tcp.read_to_string(&mut text).await.expect("an answer");
+    (postern_tests::client::status_of(&text), text)
+}
+
+#[tokio::test]
+async fn two_proxies_serve_what_one_management_server_says_and_outlive_it() {
+    let upstream = Upstream::named("app").await;
+    let service = format!("[service.app]\nhost = \"app.test\"\nupstream = \"{}\"\naccess = \"open\"\n", upstream.url());
+    let management = Management::start(&service).await;
+    let token = management.token("first").await;
+    let (one, two) = (proxy(&management, &token).await, proxy(&management, &token).await);
+    for proxy in [&one, &two] {
+        serves(proxy, "app.test", "app").await;
+        assert_eq!(health(proxy, "/healthz/ready").await.0, 200);
+        let metrics = health(proxy, "/metrics").await.1;
+        assert!(metrics.contains("proxy_http_request_counter_total"), "{metrics}");
+    }
+    let data = data(management.folder.path());
+    let status = || async {
+        let (code, output) = run(&["status", "--data-dir", &data], &[]).await;
+        assert_eq!(code, Some(0), "{output}");
+        output
+    };
+    eventually("both proxies in the status", || async {
+        let output = status().await;
+        (output.contains("app.test") && output.to_lowercase().contains("active")).then_some(())
+    })
+    .await;
+
+    // Management goes away: services, sessions and readiness stay. It comes back: changes arrive again.
+    let Management { folder, process, listen } = management;
+    process.kill().await;
+    serves(&one, "app.test", "app").await;
+    assert_eq!(health(&one, "/healthz/ready").await.0, 200, "a management outage is no site outage");
+    std::fs::write(
+        folder.path().join("postern.toml"),
+        format!("{service}{}", service.replace("app.test", "open.test").replace("service.app", "service.open")),
+    )
+    .expect("writable");
+    let again = Management { process: Management::process(folder.path(), &listen), folder, listen };
+    serves(&one, "open.test", "app").await;
+    serves(&two, "open.test", "app").await;
+
+    let (code, output) = run(&["token", "remove", "first", "--data-dir", &data(again.folder.path())], &[]).await;
+    assert_eq!(code, Some(0), "{output}");
+    let (code, output) = one.process.stop().await;
+    assert_eq!(code, Some(0), "{output}");
+    assert!(!output.contains(&token), "the token is in no log");
+}
+
+#[tokio::test]
+async fn a_wrong_token_and_a_plaintext_channel_are_refused_in_words() {
+    let management = Management::start("").await;
+    let folder = tempfile::tempdir().expect("a folder");
+    certificate(folder.path());
+    let certs = folder.path().to_str().expect("UTF-8");
+    let common = ["--addr", "127.0.0.1:0", "--domain", "proxy.test", "--cert-dir", certs, "--health-addr", ""];
+
+    let plaintext = format!("http://{}", management.listen);
+    let arguments = [&["proxy", "--mgmt", &plaintext], &common[..]].concat();
+    let (code, output) = run(&arguments, &[("NB_PROXY_TOKEN", "nbx_wrong")]).await;
+    assert!(code.is_some_and(|code| code != 0), "{output}");
+    assert!(output.contains("NB_PROXY_ALLOW_INSECURE"), "{output}");
+
+    let (code, output) =
+        run(&[&["proxy", "--mgmt", "https://127.0.0.1:1"], &common[..]].concat(), &[("NB_PROXY_TOKEN", "")]).await;
+    assert!(code.is_some_and(|code| code != 0), "{output}");
+    assert!(output.contains("NB_PROXY_TOKEN"), "{output}");
+
+    let ca = management.ca().await;
+    let mgmt = format!("https://{}", management.listen);
+    let arguments = [&["proxy", "--mgmt", &mgmt, "--mgmt-ca", &ca], &common[..]].concat();
+    let process = Postern::start(&arguments, &[("NB_PROXY_TOKEN", "nbx_0123456789abcdefghijklmnopqrst000000")]);
+    process.printed("token").await;
+    assert!(!process.output().contains("0123456789abcdef"), "{}", process.output());
+}
+
+#[tokio::test]
+async fn what_is_not_there_yet_is_refused_in_one_sentence() {
+    let folder = tempfile::tempdir().expect("a folder");
+    certificate(folder.path());
+    let certs = folder.path().to_str().expect("UTF-8");
+    let common = [
+        "proxy",
+        "--mgmt",
+        "https://127.0.0.1:1",
+        "--addr",
+        "127.0.0.1:0",
+        "--domain",
+        "proxy.test",
+        "--cert-dir",
+        certs,
+        "--health-addr",
+        "",
+    ];
+    for (flags, named) in [
+        (&["--acme-certs"][..], "--acme-certs"),
+        (&["--private"], "--private"),
+        (&["-proxy-protocol"], "--proxy-protocol"),
+        (&["--oidc-secret", "x"], "oidc"),
+        (&["--crowdsec-api-url", "http://127.0.0.1:1", "--crowdsec-api-key", "x"], "crowdsec"),
+        (&["--forwarded-proto", "ftp"], "forwarded-proto"),
+        (&["--trusted-proxies", "10.0.0.0/33"], "trusted-proxies"),
+    ] {
+        let (code, output) = run(&[&common[..], flags].concat(), &[("NB_PROXY_TOKEN", "nbx_x")]).await;
+        assert_eq!(code, Some(2), "{flags:?}: {output}");
+        assert!(output.contains(named), "{flags:?}: {output}");
+        assert_eq!(output.trim().lines().count(), 1, "one sentence: {output}");
+    }
+}

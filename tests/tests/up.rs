@@ -1,0 +1,148 @@
+//! `postern up`, started and read as a user does.
+
+use postern_tests::client::basic;
+use postern_tests::process::{Postern, Up, run};
+use postern_tests::{eventually, upstream::Upstream};
+use serde_json::Value;
+use tokio::process::Command;
+
+#[tokio::test]
+async fn every_printed_line_can_be_executed() {
+    let up = Up::demo().await;
+    let output = up.process.output();
+    let lines: Vec<_> = output.lines().map(str::trim).filter(|line| line.starts_with("curl ")).collect();
+    assert_eq!(lines.len(), 2, "one line for each demo service in:\n{output}");
+    for line in lines {
+        let result = Command::new("sh").args(["-c", line]).output().await.expect("sh runs");
+        let (body, error) = (String::from_utf8_lossy(&result.stdout), String::from_utf8_lossy(&result.stderr));
+        assert!(result.status.success(), "{line}\n{error}");
+        assert!(body.to_lowercase().contains("x-forwarded-for"), "{line} shows what the upstream received:\n{body}");
+    }
+    assert!(output.contains("postern.toml"), "it says how to publish something real:\n{output}");
+    assert!(output.contains(up.ready["data_dir"].as_str().expect("a path")), "it says where its data lies:\n{output}");
+}
+
+#[tokio::test]
+async fn the_ready_file_tells_a_script_everything() {
+    let up = Up::demo().await;
+    assert_eq!(up.ready["pid"], u64::from(up.process.pid()));
+    assert_eq!(up.ready["demo_peer_conf"], Value::Null);
+    for key in ["ca_file", "data_dir"] {
+        let path = std::path::Path::new(up.ready[key].as_str().expect(key));
+        assert!(path.is_absolute() && path.exists(), "{key} is {}", path.display());
+    }
+    let services = up.ready["services"].as_array().expect("services");
+    let named = |name: &str| services.iter().find(|s| s["name"] == name).unwrap_or_else(|| panic!("no {name}"));
+    let (hello, vault) = (named("hello"), named("vault"));
+    assert_eq!((&hello["kind"], &vault["kind"]), (&Value::from("open"), &Value::from("basic")));
+    assert!(hello["user"].is_null() && hello["password"].is_null(), "{hello}");
+
+    let host = |service: &Value| -> String {
+        let url = service["url"].as_str().expect("a url");
+        assert!(url.contains(&format!(":{}", up.https().port())), "{url} carries the port");
+        url.trim_start_matches("https://").split(['/', ':']).next().expect("a host").to_owned()
+    };
+    let client = up.client();
+    assert_eq!(client.get(&host(hello), "/").await.status, 200);
+    assert_eq!(client.get(&host(vault), "/").await.status, 401);
+    let (user, password) = (vault["user"].as_str().expect("a user"), vault["password"].as_str().expect("a password"));
+    let request = http::Request::get("/json")
+        .header("host", host(vault))
+        .header("accept", "application/json")
+        .header("authorization", basic(user, password))
+        .body(Default::default())
+        .expect("a request");
+    let answer = client.send(&host(vault), request).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let seen: Value = serde_json::from_slice(&answer.body).expect("JSON");
+    assert!(seen.to_string().to_lowercase().contains("x-netbird-user"), "{seen}");
+    assert!(!seen.to_string().to_lowercase().contains("\"authorization\""), "the credential stays with us: {seen}");
+}
+
+#[tokio::test]
+async fn json_is_one_object_for_scripts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let arguments = ["up", "--json", "--https", "127.0.0.1:0", "--management", "127.0.0.1:0", "--health-addr", ""];
+    let process = Postern::start(&[&arguments[..], &["--data-dir", data.to_str().expect("UTF-8")]].concat(), &[]);
+    let line = process.printed("\"services\"").await;
+    let value: Value = serde_json::from_str(&line).expect("one JSON object on one line");
+    assert_eq!(value["services"].as_array().map(Vec::len), Some(2));
+    let (code, output) = process.stop().await;
+    assert_eq!(code, Some(0), "SIGTERM ends it cleanly:\n{output}");
+}
+
+#[tokio::test]
+async fn a_second_instance_on_one_folder_is_told_so_and_a_restart_keeps_the_ca() {
+    let mut up = Up::demo().await;
+    let ca = std::fs::read(up.ca()).expect("the CA is readable");
+    let data = up.folder.path().join("data").into_os_string().into_string().expect("UTF-8");
+    let arguments =
+        ["up", "--data-dir", &data, "--https", "127.0.0.1:0", "--management", "127.0.0.1:0", "--health-addr", ""];
+    let (code, output) = run(&arguments, &[]).await;
+    assert_ne!(code, Some(0));
+    assert!(output.contains("postern: ") && output.contains(&data), "one sentence that names the folder:\n{output}");
+
+    let (code, output) = std::mem::replace(&mut up.process, Postern::start(&["--version"], &[])).stop().await;
+    assert_eq!(code, Some(0), "{output}");
+    let again = Postern::start(&arguments, &[]);
+    again.printed("curl ").await;
+    assert_eq!(std::fs::read(up.ca()).expect("the CA is readable"), ca);
+}
+
+#[tokio::test]
+async fn what_is_in_the_way_is_named_with_the_next_action() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = taken.local_addr().expect("bound").to_string();
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data").into_os_string().into_string().expect("UTF-8");
+    let (code, output) = run(&["up", "--data-dir", &data, "--https", &addr], &[]).await;
+    assert_eq!(code, Some(1), "{output}");
+    assert!(output.contains(&addr) && output.contains("--https"), "{output}");
+
+    let file = folder.path().join("file");
+    std::fs::write(&file, "not a folder").expect("the folder is writable");
+    let file = file.into_os_string().into_string().expect("UTF-8");
+    let (code, output) = run(&["up", "--data-dir", &file], &[]).await;
+    assert!(matches!(code, Some(1 | 2)), "{output}");
+    assert!(output.contains(&file) && !output.contains("panicked"), "{output}");
+}
+
+#[tokio::test]
+async fn a_bad_file_lists_every_mistake_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("postern.toml");
+    let text =
+        "[service.app]\nhost = \"no host\"\nupstreem = \"http://127.0.0.1:1\"\naccess = { basic = [\"nobody\"] }\n";
+    std::fs::write(&file, text).expect("writable");
+    let data = folder.path().join("data");
+    let arguments = ["up", file.to_str().expect("UTF-8"), "--data-dir", data.to_str().expect("UTF-8")];
+    let (code, output) = run(&arguments, &[]).await;
+    assert_eq!(code, Some(2), "{output}");
+    for part in [":2", ":3", ":4", "host", "upstream", "nobody"] {
+        assert!(output.contains(part), "`{part}` in:\n{output}");
+    }
+}
+
+#[tokio::test]
+async fn a_change_is_taken_up_whole_or_refused_whole() {
+    let (first, second) = (Upstream::named("first").await, Upstream::named("second").await);
+    let service = |name: &str, upstream: &Upstream| {
+        format!("[service.{name}]\nhost = \"{name}.test\"\nupstream = \"{}\"\naccess = \"open\"\n", upstream.url())
+    };
+    let up = Up::with(&service("app", &first)).await;
+    let client = up.client();
+    assert_eq!(client.get("app.test", "/").await.text(), "first");
+
+    // One good service beside one bad one: nothing of it is taken up, and what worked goes on.
+    up.configure(&format!("{}[service.bad]\nhost = \"bad.test\"\n", service("app", &second)));
+    up.process.printed("postern.toml").await;
+    assert_eq!(client.get("app.test", "/").await.text(), "first");
+
+    up.configure(&format!("{}{}", service("app", &second), service("more", &first)));
+    eventually("the changed file to be in force", || async {
+        (client.get("app.test", "/").await.text() == "second").then_some(())
+    })
+    .await;
+    assert_eq!(client.get("more.test", "/").await.text(), "first");
+}
