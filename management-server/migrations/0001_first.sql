@@ -30,7 +30,7 @@ CREATE TABLE session_keys (
     account TEXT NOT NULL,
     service TEXT NOT NULL,
     access  BLOB NOT NULL,
-    pkcs8   BLOB NOT NULL,
+    seed    BLOB NOT NULL,
     PRIMARY KEY (account, service)
 ) STRICT;
 

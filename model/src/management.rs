@@ -28,6 +28,9 @@ pub trait Management: Send + Sync + 'static {
 
     /// Queues an access-log line for delivery and returns at once. A full queue drops the line and counts it.
     fn log(&self, line: AccessLogLine);
+
+    /// How many access-log lines a full queue has dropped since the start.
+    fn lines_dropped(&self) -> u64;
 }
 
 /// The mapping stream, across reconnects. There is one consumer.

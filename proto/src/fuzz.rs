@@ -8,8 +8,8 @@ use prost::Message;
 
 use crate::convert::{self, Hello};
 use crate::management::{
-    AuthenticateRequest, AuthenticateResponse, GetMappingUpdateRequest, ProxyMappingUpdateType, SendStatusUpdateRequest,
-    SyncMappingsRequest, SyncMappingsResponse, sync_mappings_request::Msg,
+    AuthenticateRequest, AuthenticateResponse, GetMappingUpdateRequest, ProxyMappingUpdateType,
+    SendStatusUpdateRequest, SyncMappingsRequest, SyncMappingsResponse, sync_mappings_request::Msg,
 };
 
 /// Decodes `bytes` as each message that is converted from the wire, and converts it.

@@ -49,7 +49,7 @@ pub(crate) fn compile(mapping: &Mapping, predecessor: Option<&Predecessor>, epoc
     for path in &mapping.paths {
         let route = route(mapping, path, &service, &door, |prefix| earlier.upstream_epoch(prefix, path).unwrap_or(epoch))?;
         if let Some(twin) = routes.insert(route.prefix.clone(), Arc::new(route)) {
-            return Err(format!("the path {} is given twice; keep one of them", twin.prefix.as_str()));
+            return Err(format!("the path {} is given twice; keep one of them", twin.prefix));
         }
     }
     Ok(Compiled::new(service, routes.into_values().collect()))
@@ -210,5 +210,159 @@ impl<'a> Earlier<'a> {
     /// The epoch of the upstream at `prefix`, if it is the one that `path` leads to as well.
     fn upstream_epoch(&self, prefix: &Prefix, path: &PathMapping) -> Option<u64> {
         self.0.get(prefix).filter(|(earlier, _)| same_upstream(earlier, path)).map(|(_, epoch)| *epoch)
+    }
+}
+
+/// Mappings for tests.
+#[cfg(test)]
+pub(crate) mod samples {
+    use std::time::Duration;
+
+    use http::HeaderName;
+    use postern_model::{
+        AccountId, Authentication, Challenge, HeaderAuth, HostName, Mapping, Mode, PathMapping, Restrictions, ServiceId,
+        SessionKey, Target, TargetOptions,
+    };
+
+    /// An open service with one path that leads to `target` directly.
+    pub(crate) fn mapping(id: &str, host: &str, target: &str) -> Mapping {
+        Mapping {
+            id: ServiceId::parse(id).expect("an id"),
+            account: AccountId::parse("account").expect("an id"),
+            host: HostName::parse(host).expect("a host"),
+            mode: Mode::Http,
+            listen_port: 0,
+            paths: vec![path("/", target)],
+            authentication: open(),
+            private: false,
+            pass_host_header: false,
+            rewrite_redirects: false,
+            restrictions: Restrictions::default(),
+        }
+    }
+
+    pub(crate) fn path(path: &str, target: &str) -> PathMapping {
+        PathMapping {
+            path: path.to_owned(),
+            target: Target::parse(target).expect("a target"),
+            options: TargetOptions { direct_upstream: true, ..TargetOptions::default() },
+        }
+    }
+
+    pub(crate) fn open() -> Authentication {
+        Authentication {
+            session_key: None,
+            max_session_age: Duration::from_secs(86_400),
+            password: false,
+            pin: false,
+            oidc: false,
+            headers: Vec::new(),
+            deliberately_open: None,
+        }
+    }
+
+    /// One user of HTTP Basic; `fingerprint` stands for the password.
+    pub(crate) fn basic(fingerprint: &str) -> Authentication {
+        let header = HeaderAuth {
+            name: HeaderName::from_static("authorization"),
+            fingerprint: fingerprint.to_owned(),
+            challenge: Some(Challenge::Basic { realm: "app".to_owned() }),
+        };
+        Authentication {
+            session_key: Some(SessionKey([7; 32])),
+            headers: vec![header],
+            deliberately_open: Some(false),
+            ..open()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderName;
+    use postern_model::{HeaderAuth, Needs};
+
+    use super::*;
+
+    fn sample() -> Mapping {
+        samples::mapping("svc", "app.example", "http://10.0.0.1:3000")
+    }
+
+    fn refusal(change: impl FnOnce(&mut Mapping)) -> Option<String> {
+        let mut mapping = sample();
+        change(&mut mapping);
+        compile(&mapping, None, 1).err()
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused_with_its_name() {
+        type Change = fn(&mut Mapping);
+        let cases: &[(&str, Change)] = &[
+            ("mode tcp", |m| m.mode = Mode::Tcp),
+            ("mode udp", |m| m.mode = Mode::Udp),
+            ("mode tls", |m| m.mode = Mode::Tls),
+            ("listen_port 8022", |m| m.listen_port = 8022),
+            ("private", |m| m.private = true),
+            ("password", |m| m.authentication.password = true),
+            ("PIN", |m| m.authentication.pin = true),
+            ("OIDC", |m| m.authentication.oidc = true),
+            ("country", |m| m.restrictions.allowed_countries = vec!["CH".to_owned()]),
+            ("country", |m| m.restrictions.blocked_countries = vec!["CH".to_owned()]),
+            ("crowdsec_mode", |m| m.restrictions.crowdsec = true),
+            ("no path", |m| m.paths.clear()),
+            ("middlewares", |m| m.paths[0].options.needs = Needs { middlewares: true }),
+            ("tunnel", |m| m.paths[0].options.direct_upstream = false),
+            ("/a/../b", |m| m.paths[0].path = "/a/../b".to_owned()),
+            ("given twice", |m| m.paths = vec![samples::path("/a", "http://x"), samples::path("/a/", "http://y")]),
+            ("session_key", |m| {
+                m.authentication = samples::basic("1");
+                m.authentication.session_key = None;
+            }),
+            ("nobody may enter", |m| m.authentication.deliberately_open = Some(false)),
+        ];
+        for (word, change) in cases {
+            let reason = refusal(change).unwrap_or_else(|| panic!("{word} is served"));
+            assert!(reason.contains(word), "{word}: {reason}");
+        }
+        assert_eq!(refusal(|_| ()), None);
+        assert_eq!(refusal(|m| m.authentication = samples::basic("1")), None);
+    }
+
+    #[test]
+    fn a_scheme_wins_over_openness_and_equal_schemes_are_one() {
+        let mut mapping = sample();
+        mapping.authentication = samples::basic("1");
+        mapping.authentication.headers.extend(samples::basic("2").headers);
+        let key = HeaderName::from_static("x-api-key");
+        mapping.authentication.headers.push(HeaderAuth { name: key, fingerprint: String::new(), challenge: None });
+        mapping.authentication.deliberately_open = Some(true);
+        let compiled = compile(&mapping, None, 1).expect("compiles");
+        let door = compiled.routes()[0].door.door();
+        match &door.access {
+            Access::Rule(Rule::Any(rules)) => assert_eq!(rules.len(), 2, "{rules:?}"),
+            other => panic!("{other:?}"),
+        }
+        assert!(door.sessions.is_some());
+    }
+
+    #[test]
+    fn epochs_change_with_what_they_stand_for() {
+        let mut mapping = sample();
+        mapping.paths.push(samples::path("/a", "http://10.0.0.2"));
+        let first = Predecessor { compiled: compile(&mapping, None, 1).expect("compiles"), mapping: Arc::new(mapping) };
+        let epochs = |change: fn(&mut Mapping)| {
+            let mut mapping = Mapping::clone(&first.mapping);
+            change(&mut mapping);
+            let compiled = compile(&mapping, Some(&first), 2).expect("compiles");
+            let routes: Vec<u64> = compiled.routes().iter().map(|route| route.upstream_epoch).collect();
+            (compiled.service().access_epoch, routes)
+        };
+        assert_eq!(epochs(|_| ()), (1, vec![1, 1]));
+        assert_eq!(epochs(|m| m.authentication = samples::basic("1")), (2, vec![1, 1]));
+        assert_eq!(epochs(|m| m.restrictions.blocked_cidrs = vec!["10.0.0.0/8".parse().unwrap()]), (2, vec![1, 1]));
+        assert_eq!(epochs(|m| m.paths[0].options.skip_tls_verify = true), (1, vec![1, 2]));
+        assert_eq!(epochs(|m| m.paths[1] = samples::path("/a/", "http://10.0.0.2")), (1, vec![1, 1]));
+        assert_eq!(epochs(|m| m.paths[1] = samples::path("/a/b", "http://10.0.0.2")), (1, vec![2, 1]));
+        assert_eq!(epochs(|m| m.pass_host_header = true), (1, vec![1, 1]));
     }
 }

@@ -257,3 +257,79 @@ impl Slots {
         self.places.len() - self.free.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::compile::{compile, samples};
+
+    fn routes(epoch: u64) -> Vec<Arc<Route>> {
+        let mut mapping = samples::mapping("svc", "app.example", "http://10.0.0.1");
+        mapping.paths.push(samples::path("/ws", "http://10.0.0.2"));
+        compile(&mapping, None, epoch).expect("compiles").routes().to_vec()
+    }
+
+    fn service(before: u64) -> Revocation {
+        Revocation::Service { service: ServiceId::parse("svc").expect("an id"), before }
+    }
+
+    fn path(prefix: &str, before: u64) -> Revocation {
+        let prefix = Prefix::parse(prefix).expect("a prefix");
+        Revocation::Path { service: ServiceId::parse("svc").expect("an id"), prefix, before }
+    }
+
+    fn woken(entry: &Entry) -> bool {
+        poll_fn(|cx| entry.poll_cancelled(cx)).now_or_never().is_some()
+    }
+
+    #[test]
+    fn a_service_revocation_ends_what_is_older_and_nothing_else() {
+        let live = Live::new();
+        let old = live.enter(&routes(1)[0]);
+        let new = live.enter(&routes(2)[0]);
+        live.revoke(&[Revocation::Service { service: ServiceId::parse("other").expect("an id"), before: 9 }]);
+        assert!(!woken(&old));
+        live.revoke(&[service(2)]);
+        assert!(woken(&old) && old.is_cancelled());
+        assert!(!woken(&new));
+    }
+
+    #[test]
+    fn a_path_revocation_ends_long_flows_of_that_path_and_what_becomes_one() {
+        let live = Live::new();
+        let routes = routes(1);
+        let (ws, root) = (&routes[0], &routes[1]);
+        let [flow, request, late, elsewhere] = [ws, ws, ws, root].map(|route| live.enter(route));
+        flow.set_long();
+        elsewhere.set_long();
+        live.revoke(&[path("/ws", 2)]);
+        assert!(woken(&flow));
+        assert!(!woken(&request) && !woken(&late) && !woken(&elsewhere));
+        late.set_long();
+        assert!(woken(&late));
+        let newer = live.enter(&self::routes(2)[0]);
+        newer.set_long();
+        assert!(!woken(&newer));
+    }
+
+    #[tokio::test]
+    async fn a_waiting_task_is_woken_and_leaving_is_counted() {
+        let live = Live::new();
+        let route = &routes(1)[0];
+        let entry = live.enter(route);
+        entry.set_long();
+        entry.set_long();
+        assert_eq!((live.len(), live.long()), (1, 1));
+        let waiting = async {
+            poll_fn(|cx| entry.poll_cancelled(cx)).await;
+            drop(entry);
+        };
+        let ((), (), ()) = tokio::join!(waiting, live.emptied(), async { live.cancel_all() });
+        assert_eq!((live.len(), live.long()), (0, 0));
+        let again = live.enter(route);
+        assert!(!woken(&again), "a used place starts afresh");
+        assert_eq!(live.slots.borrow().places.len(), 1);
+    }
+}

@@ -309,3 +309,77 @@ impl Words {
 fn load(count: &AtomicU64) -> u64 {
     count.load(Ordering::Relaxed)
 }
+
+#[cfg(test)]
+mod tests {
+    use postern_model::{AccessLogLine, Authenticate, Authenticated, BoxFuture, ManagementError, StatusUpdate};
+
+    use super::*;
+    use crate::compile::{compile, samples};
+
+    struct Lossy;
+
+    impl Management for Lossy {
+        fn authenticate(&self, _: Authenticate) -> BoxFuture<'_, Result<Authenticated, ManagementError>> {
+            Box::pin(async { Ok(Authenticated::No) })
+        }
+
+        fn report(&self, _: StatusUpdate) {}
+
+        fn log(&self, _: AccessLogLine) {}
+
+        fn lines_dropped(&self) -> u64 {
+            7
+        }
+    }
+
+    #[test]
+    fn the_shares_of_all_workers_are_added_up() {
+        let metrics = Metrics::new(Arc::new(Lossy));
+        let [one, two] = [metrics.worker(), metrics.worker()];
+        for worker in [&one, &one, &two] {
+            worker.request_started();
+        }
+        one.request_ended(Duration::from_millis(5));
+        two.request_ended(Duration::from_millis(20_000));
+        two.backend(Duration::from_micros(1500));
+        one.refused("no_route");
+        two.refused("no_route");
+        two.refused("restricted");
+        one.tls_refused("unknown_name");
+        metrics.snapshot(Duration::from_millis(99));
+        let mut table = RoutingTable::default();
+        table.insert(compile(&samples::mapping("svc", "app.example", "http://10.0.0.1"), None, 1).expect("compiles"));
+        metrics.table(&table, 1);
+        let text = metrics.text();
+        for line in [
+            "# TYPE proxy_http_request_counter counter",
+            "proxy_http_request_counter_total 3",
+            "proxy_http_active_requests 1",
+            "proxy_domains_count 1",
+            "proxy_paths_count 1",
+            "proxy_http_request_duration_ms_milliseconds_sum 20005.0",
+            "proxy_http_request_duration_ms_milliseconds_count 2",
+            "proxy_http_request_duration_ms_milliseconds_bucket{le=\"5.0\"} 1",
+            "proxy_http_request_duration_ms_milliseconds_bucket{le=\"10000.0\"} 1",
+            "proxy_http_request_duration_ms_milliseconds_bucket{le=\"+Inf\"} 2",
+            "proxy_backend_duration_ms_milliseconds_sum 1.5",
+            "proxy_sync_snapshot_duration_ms_milliseconds_bucket{le=\"100.0\"} 1",
+            "proxy_sync_batch_duration_ms_milliseconds_count 0",
+            "postern_refused_requests_total{reason=\"no_route\"} 2",
+            "postern_refused_requests_total{reason=\"restricted\"} 1",
+            "postern_refused_tls_total{reason=\"unknown_name\"} 1",
+            "postern_services_compiled_total 1",
+            "postern_access_log_dropped_lines_total 7",
+        ] {
+            assert!(text.lines().any(|has| has == line), "{line} is not in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn a_histogram_has_buckets_before_anybody_counts() {
+        let text = Metrics::new(Arc::new(Lossy)).text();
+        assert!(text.contains("proxy_http_request_counter_total 0\n"), "{text}");
+    }
+}

@@ -222,3 +222,98 @@ impl RoutingTable {
         self.hosts.get(host).filter(|compiled| scope.sees(&compiled.service))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use postern_model::Mapping;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::compile::{compile, samples};
+
+    fn table(mappings: &[Mapping]) -> RoutingTable {
+        let mut table = RoutingTable::default();
+        for mapping in mappings {
+            table.insert(compile(mapping, None, 1).expect("compiles"));
+        }
+        table
+    }
+
+    fn with_paths(paths: &[&str]) -> RoutingTable {
+        let mut mapping = samples::mapping("svc", "app.example", "http://10.0.0.1");
+        mapping.paths = paths.iter().map(|path| samples::path(path, "http://10.0.0.1")).collect();
+        table(&[mapping])
+    }
+
+    fn found(table: &RoutingTable, path: &str) -> Result<String, RouteError> {
+        let host = HostName::parse("app.example").expect("a host");
+        let path = Path::parse(path).expect("a path");
+        table.route(&Scope::Public, &host, &path).map(|route| route.prefix.to_string())
+    }
+
+    #[test]
+    fn the_longest_prefix_of_whole_segments_wins() {
+        let table = with_paths(&["/", "/api", "/api/v1", "/apix"]);
+        for (path, prefix) in [
+            ("/", "/"),
+            ("/ap", "/"),
+            ("/api", "/api"),
+            ("/api/", "/api"),
+            ("/api/v1/x", "/api/v1"),
+            ("/api/v10", "/api"),
+            ("/apix", "/apix"),
+            ("/apixy", "/"),
+            ("/API", "/"),
+        ] {
+            assert_eq!(found(&table, path), Ok(prefix.to_owned()), "{path}");
+        }
+        assert_eq!(found(&with_paths(&["/api"]), "/apix"), Err(RouteError::NoPath));
+    }
+
+    #[test]
+    fn a_path_that_servers_read_differently_is_refused_only_where_it_matters() {
+        let table = with_paths(&["/", "/admin"]);
+        for path in ["/%2Fadmin", "//admin", "/admin%2Fx", "/admin;x/y", "/x%2Fadmin"] {
+            let expected = if path == "/x%2Fadmin" { Ok("/".to_owned()) } else { Err(RouteError::Ambiguous) };
+            assert_eq!(found(&table, path), expected, "{path}");
+        }
+        assert_eq!(found(&table, "/admin/a%2Fb"), Ok("/admin".to_owned()));
+        assert_eq!(found(&with_paths(&["/"]), "/admin%2Fx"), Ok("/".to_owned()));
+    }
+
+    #[test]
+    fn foreign_and_unknown_hosts_answer_alike() {
+        let table = table(&[samples::mapping("svc", "app.example", "http://10.0.0.1")]);
+        let own = Scope::Account(AccountId::parse("account").expect("an id"));
+        let foreign = Scope::Account(AccountId::parse("other").expect("an id"));
+        let app = HostName::parse("app.example").expect("a host");
+        let unknown = HostName::parse("nothing.example").expect("a host");
+        let root = Path::parse("/").expect("a path");
+        for scope in [&Scope::Public, &own] {
+            assert_eq!(table.tls(scope, &app), Tls::Terminate);
+            assert!(table.route(scope, &app, &root).is_ok());
+        }
+        for (scope, host) in [(&foreign, &app), (&foreign, &unknown), (&Scope::Public, &unknown), (&own, &unknown)] {
+            assert_eq!(table.tls(scope, host), Tls::Unknown);
+            assert_eq!(table.route(scope, host, &root).err(), Some(RouteError::NoHost));
+        }
+    }
+
+    fn segments() -> impl Strategy<Value = Vec<&'static str>> {
+        prop::collection::vec(prop::sample::select(vec!["a", "b", "ab", "c.d"]), 0..4)
+    }
+
+    proptest! {
+        #[test]
+        fn matching_is_the_longest_common_list_of_segments(
+            prefixes in prop::collection::btree_set(segments(), 1..6),
+            path in segments(),
+        ) {
+            let text = |segments: &[&str]| format!("/{}", segments.join("/"));
+            let texts: Vec<String> = prefixes.iter().map(|prefix| text(prefix)).collect();
+            let table = with_paths(&texts.iter().map(String::as_str).collect::<Vec<_>>());
+            let expected = prefixes.iter().filter(|prefix| path.starts_with(prefix)).max_by_key(|prefix| prefix.len());
+            prop_assert_eq!(found(&table, &text(&path)).ok(), expected.map(|prefix| text(prefix)));
+        }
+    }
+}

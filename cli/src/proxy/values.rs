@@ -57,11 +57,17 @@ fn argument(setting: &'static Setting) -> Arg {
 
 /// Every setting of the table with the value that is in force: flag before variable before default.
 pub(crate) struct Values {
-    values: BTreeMap<&'static str, Value>,
+    values: BTreeMap<&'static str, InForce>,
     /// What was not understood in the environment, one sentence each.
     pub(crate) warnings: Vec<String>,
     /// What was not understood and ends the start.
     pub(crate) mistakes: Vec<String>,
+}
+
+struct InForce {
+    value: Value,
+    /// Somebody asked for it, be it for the default.
+    chosen: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -69,7 +75,7 @@ enum Value {
     Text(String),
     Secret(Secret),
     Bool(bool),
-    Number(Option<u32>),
+    Number(u32),
     Duration(Duration),
 }
 
@@ -79,25 +85,27 @@ impl Values {
     pub(crate) fn read(given: &Given, environment: &Environment) -> Self {
         let mut all = Self { values: BTreeMap::new(), warnings: Vec::new(), mistakes: Vec::new() };
         for setting in TABLE {
-            let value = all.value(setting, given.0.get(setting.flag), environment.get(setting.variable));
-            all.values.insert(setting.variable, value);
+            let chosen = all.chosen(setting, given.0.get(setting.flag), environment.get(setting.variable));
+            let in_force = InForce { chosen: chosen.is_some(), value: chosen.unwrap_or_else(|| default(setting)) };
+            all.values.insert(setting.variable, in_force);
         }
         all
     }
 
-    fn value(&mut self, setting: &Setting, flag: Option<&String>, variable: Option<&String>) -> Value {
-        let default = || parse(setting.kind, setting.default).expect("the table's defaults parse");
+    fn chosen(&mut self, setting: &Setting, flag: Option<&String>, variable: Option<&String>) -> Option<Value> {
         if let Some(text) = flag {
-            return parse(setting.kind, text).unwrap_or_else(|| {
+            let value = parse(setting.kind, text);
+            if value.is_none() {
                 self.mistakes.push(format!("--{} must be {}", setting.flag, wanted(setting.kind)));
-                default()
-            });
+            }
+            return value;
         }
-        let Some(text) = variable else { return default() };
-        if text.is_empty() && setting.flag.is_empty() && setting.kind != Kind::Text {
-            return default();
+        let text = variable?;
+        if text.is_empty() && setting.flag.is_empty() {
+            return None;
         }
-        parse(setting.kind, text).unwrap_or_else(|| {
+        let value = parse(setting.kind, text);
+        if value.is_none() {
             let sentence = format!("{} must be {}", setting.variable, wanted(setting.kind));
             match setting.kind {
                 Kind::StrictNumber => self.mistakes.push(sentence),
@@ -105,58 +113,65 @@ impl Values {
                     self.warnings.push(format!("{sentence}; the default is used"));
                 }
             }
-            default()
-        })
+        }
+        value
     }
 
     /// One sentence for each setting whose value asks for something that is not there.
-    pub(crate) fn in_vain<'a>(&'a self, given: &'a Given, environment: &'a Environment) -> impl Iterator<Item = String> + 'a {
-        TABLE.iter().filter_map(move |setting| {
+    pub(crate) fn in_vain(&self) -> impl Iterator<Item = String> + '_ {
+        TABLE.iter().filter_map(|setting| {
             let missing = setting.missing?;
-            let value = &self.values[setting.variable];
-            let set = given.0.contains_key(setting.flag) || environment.contains_key(setting.variable);
-            // Only this default asks for something; NetBird's users get it without having asked.
-            let asks = match setting.flag {
-                "supports-custom-ports" => set && *value == Value::Bool(true),
-                _ => parse(setting.kind, setting.default).as_ref() != Some(value) && !nothing(value),
-            };
+            let InForce { value, chosen } = &self.values[setting.variable];
+            // NetBird's default of a bool may ask for something too; whoever did not choose it gets the other.
+            let asks = *chosen && (*value == Value::Bool(true) || *value != default(setting)) && !nothing(value);
             asks.then(|| format!("{}: {missing}", setting.name()))
         })
     }
 
     pub(crate) fn text(&self, name: &str) -> &str {
-        match self.of(name) {
+        match &self.of(name).value {
             Value::Text(text) => text,
-            Value::Secret(_) | Value::Bool(_) | Value::Number(_) | Value::Duration(_) => unreachable!("{name} is a text"),
-        }
-    }
-
-    pub(crate) fn secret(&self, name: &str) -> &Secret {
-        match self.of(name) {
-            Value::Secret(secret) => secret,
-            Value::Text(_) | Value::Bool(_) | Value::Number(_) | Value::Duration(_) => unreachable!("{name} is a secret"),
+            Value::Secret(secret) => secret.expose(),
+            Value::Bool(_) | Value::Number(_) | Value::Duration(_) => unreachable!("{name} is a text"),
         }
     }
 
     pub(crate) fn switch(&self, name: &str) -> bool {
+        self.of(name).value == Value::Bool(true)
+    }
+
+    /// A number that somebody chose.
+    pub(crate) fn number(&self, name: &str) -> Option<u32> {
         match self.of(name) {
-            Value::Bool(value) => *value,
-            Value::Text(_) | Value::Secret(_) | Value::Number(_) | Value::Duration(_) => unreachable!("{name} is a bool"),
+            InForce { value: Value::Number(number), chosen: true } => Some(*number),
+            InForce { .. } => None,
         }
     }
 
-    fn of(&self, name: &str) -> &Value {
+    /// A duration that somebody chose.
+    pub(crate) fn duration(&self, name: &str) -> Option<Duration> {
+        match self.of(name) {
+            InForce { value: Value::Duration(duration), chosen: true } => Some(*duration),
+            InForce { .. } => None,
+        }
+    }
+
+    fn of(&self, name: &str) -> &InForce {
         &self.values[setting(name).variable]
     }
 }
 
-/// An empty text asks for nothing, whatever the default is.
+fn default(setting: &Setting) -> Value {
+    parse(setting.kind, setting.default).expect("the table's defaults parse")
+}
+
+/// What asks for nothing, whatever the default is.
 fn nothing(value: &Value) -> bool {
     match value {
         Value::Text(text) => text.is_empty(),
         Value::Secret(secret) => secret.expose().is_empty(),
-        Value::Number(number) => number.is_none(),
-        Value::Bool(_) | Value::Duration(_) => false,
+        Value::Bool(switch) => !switch,
+        Value::Number(_) | Value::Duration(_) => false,
     }
 }
 
@@ -165,9 +180,8 @@ fn parse(kind: Kind, text: &str) -> Option<Value> {
         Kind::Text => Some(Value::Text(text.to_owned())),
         Kind::Secret => Some(Value::Secret(Secret::from(text))),
         Kind::Bool => golang::parse_bool(text).map(Value::Bool),
-        Kind::Number(most) => text.parse().ok().filter(|&number| number <= most).map(|number| Value::Number(Some(number))),
-        Kind::StrictNumber if text.is_empty() => Some(Value::Number(None)),
-        Kind::StrictNumber => text.parse().ok().map(|number| Value::Number(Some(number))),
+        Kind::Number(most) => text.parse().ok().filter(|&number| number <= most).map(Value::Number),
+        Kind::StrictNumber => text.parse().ok().map(Value::Number),
         Kind::Duration => golang::parse_duration(text).map(Value::Duration),
     }
 }

@@ -7,8 +7,7 @@ use http::header::AUTHORIZATION;
 use ipnet::{IpNet, Ipv4Net};
 use postern_model::{Authentication, Challenge, HeaderAuth, Restrictions, SessionKey};
 
-use super::Invalid;
-use super::invalid::quote;
+use super::invalid::{Invalid, quote};
 use super::path::header_name;
 use crate::management::{self, AccessRestrictions};
 
@@ -56,7 +55,7 @@ pub(super) fn authentication_to_wire(authentication: &Authentication) -> managem
     }
 }
 
-pub(super) fn restrictions_from_wire(wire: AccessRestrictions) -> Result<Restrictions, Invalid> {
+pub(super) fn restrictions_from_wire(wire: &AccessRestrictions) -> Result<Restrictions, Invalid> {
     let crowdsec = match &*wire.crowdsec_mode {
         "" | "off" => false,
         "enforce" | "observe" => true,

@@ -1,7 +1,6 @@
 use postern_model::{AccountId, Batch, Change, OneTimeToken, Rejected, Secret, ServiceId};
 
-use super::Invalid;
-use super::invalid::quote;
+use super::invalid::{Invalid, quote};
 use super::mapping::mapping_from_wire;
 use crate::management::{ProxyMapping, ProxyMappingUpdateType};
 
@@ -40,8 +39,10 @@ struct Unidentified {
 }
 
 fn change(wire: ProxyMapping) -> Result<Change, Unidentified> {
-    let service = ServiceId::parse(&wire.id)
-        .map_err(|e| Unidentified { service: None, invalid: Invalid::new("id", format!("{e}, not {}", quote(&wire.id))) })?;
+    let service = ServiceId::parse(&wire.id).map_err(|e| Unidentified {
+        service: None,
+        invalid: Invalid::new("id", format!("{e}, not {}", quote(&wire.id))),
+    })?;
     let kind = ProxyMappingUpdateType::try_from(wire.r#type);
     if kind == Ok(ProxyMappingUpdateType::UpdateTypeRemoved) {
         return Ok(Change::Remove(service));
@@ -50,7 +51,8 @@ fn change(wire: ProxyMapping) -> Result<Change, Unidentified> {
         invalid: Invalid::new(format!("account_id of service {service}"), e),
         service: Some(service.clone()),
     })?;
-    let rejected = |reason: String| Change::Rejected(Rejected { service: service.clone(), account: account.clone(), reason });
+    let rejected =
+        |reason: String| Change::Rejected(Rejected { service: service.clone(), account: account.clone(), reason });
     if kind.is_err() {
         let invalid = Invalid::new("type", format!("{} is no kind of change known here", wire.r#type));
         return Ok(rejected(invalid.to_string()));

@@ -8,12 +8,11 @@ use postern_model::{
 };
 use tonic::Status;
 
-use super::Invalid;
-use super::invalid::quote;
+use super::invalid::{Invalid, quote};
 use crate::management::authenticate_request::Request;
 use crate::management::{
-    AccessLog, AuthenticateRequest, AuthenticateResponse, GetMappingUpdateRequest, HeaderAuthRequest, ProxyCapabilities,
-    ProxyStatus, SendStatusUpdateRequest, SyncMappingsInit,
+    AccessLog, AuthenticateRequest, AuthenticateResponse, GetMappingUpdateRequest, HeaderAuthRequest,
+    ProxyCapabilities, ProxyStatus, SendStatusUpdateRequest, SyncMappingsInit,
 };
 
 /// How a proxy introduces itself when it opens a mapping stream (NetBird: `SyncMappingsInit`, `GetMappingUpdateRequest`).

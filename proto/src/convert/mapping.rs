@@ -2,20 +2,16 @@ use std::collections::HashSet;
 
 use postern_model::{AccountId, HostName, Mapping, Mode, OneTimeToken, PathMapping, ServiceId};
 
-use super::Invalid;
 use super::access::{authentication_from_wire, authentication_to_wire, restrictions_from_wire, restrictions_to_wire};
-use super::invalid::quote;
+use super::invalid::{Invalid, quote};
 use super::path::{path_from_wire, path_to_wire};
 use crate::management::{self, ProxyMapping, ProxyMappingUpdateType};
 
 /// Converts a mapping (NetBird: `ProxyMapping`) whose ids are known already.
-pub(super) fn mapping_from_wire(
-    id: ServiceId,
-    account: AccountId,
-    wire: ProxyMapping,
-) -> Result<Mapping, Invalid> {
-    let host = HostName::parse(&wire.domain)
-        .map_err(|e| Invalid::new("domain", format!("{} is no host to publish a service under: {e}", quote(&wire.domain))))?;
+pub(super) fn mapping_from_wire(id: ServiceId, account: AccountId, wire: ProxyMapping) -> Result<Mapping, Invalid> {
+    let host = HostName::parse(&wire.domain).map_err(|e| {
+        Invalid::new("domain", format!("{} is no host to publish a service under: {e}", quote(&wire.domain)))
+    })?;
     let mode = mode_from_wire(&wire.mode)?;
     let listen_port = u16::try_from(wire.listen_port)
         .map_err(|_| Invalid::new("listen_port", format!("{} is no port", wire.listen_port)))?;
@@ -23,9 +19,8 @@ pub(super) fn mapping_from_wire(
         Mode::Http => paths_from_wire(wire.path)?,
         Mode::Tcp | Mode::Tls | Mode::Udp => Vec::new(),
     };
-    let authentication =
-        authentication_from_wire(wire.auth.unwrap_or_default()).map_err(|e| e.within("auth"))?;
-    let restrictions = restrictions_from_wire(wire.access_restrictions.unwrap_or_default())
+    let authentication = authentication_from_wire(wire.auth.unwrap_or_default()).map_err(|e| e.within("auth"))?;
+    let restrictions = restrictions_from_wire(&wire.access_restrictions.unwrap_or_default())
         .map_err(|e| e.within("access_restrictions"))?;
     Ok(Mapping {
         id,

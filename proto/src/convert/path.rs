@@ -4,8 +4,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use postern_model::{Needs, PathMapping, PathRewrite, Secret, Target, TargetOptions};
 
-use super::Invalid;
-use super::invalid::quote;
+use super::invalid::{Invalid, quote};
 use crate::management::{self, PathRewriteMode, PathTargetOptions};
 
 /// Protobuf's own bound, 10,000 years: what is below can be added to a clock.
@@ -45,8 +44,8 @@ pub(super) fn path_to_wire(path: &PathMapping) -> management::PathMapping {
 
 /// A header name that a mapping gives, usable on a request without touching its framing.
 pub(super) fn header_name(field: &str, text: &str) -> Result<HeaderName, Invalid> {
-    let name = HeaderName::try_from(text)
-        .map_err(|_| Invalid::new(field, format!("{} is no header name", quote(text))))?;
+    let name =
+        HeaderName::try_from(text).map_err(|_| Invalid::new(field, format!("{} is no header name", quote(text))))?;
     if FRAMING.contains(&name.as_str()) {
         return Err(Invalid::new(field, format!("{name} belongs to the connection and cannot be given by a mapping")));
     }
