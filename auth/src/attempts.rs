@@ -9,7 +9,7 @@
 //! there is nothing to flood out.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
@@ -56,7 +56,7 @@ struct Network(Ipv6Addr);
 impl Network {
     fn of(source: IpAddr) -> Self {
         match source.to_canonical() {
-            IpAddr::V4(v4) => Self(std::net::Ipv4Addr::from_bits(v4.to_bits() & !0xff).to_ipv6_mapped()),
+            IpAddr::V4(v4) => Self(Ipv4Addr::from_bits(v4.to_bits() & !0xff).to_ipv6_mapped()),
             IpAddr::V6(v6) => Self(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 72))),
         }
     }
@@ -92,7 +92,8 @@ impl Attempts {
     }
 
     /// Asks whether a try may be verified. `credential` is all that its verdict depends on, in parts: what was
-    /// presented, and the service's session key, which changes with its passwords.
+    /// presented, and the service's session key, which changes with its passwords. Memory is bounded by the number of
+    /// services, so ask for services that exist only.
     pub fn begin(&mut self, service: &ServiceId, source: IpAddr, credential: &[&[u8]], now: Instant) -> Begin {
         let network = Network::of(source);
         let guess = self.guess(credential);
@@ -113,21 +114,23 @@ impl Attempts {
 
     /// The try was right: it does not count.
     pub fn right(&mut self, right: Try) {
-        if let Some(entries) = self.services.get_mut(&right.service) {
-            entries.retain(|entry| entry.number != right.number);
+        let Try { service, number } = right;
+        if let Some(entries) = self.services.get_mut(&service) {
+            entries.retain(|entry| entry.number != number);
             if entries.is_empty() {
-                self.services.remove(&right.service);
+                self.services.remove(&service);
             }
         }
     }
 
-    /// The try was wrong. `true` if it was the last that the service had: its owner should be told.
+    /// The try was wrong. `true` if the service has none left: its owner should be told.
     pub fn wrong(&mut self, wrong: Try) -> bool {
-        let Some(entries) = self.services.get_mut(&wrong.service) else { return false };
-        if let Some(entry) = entries.iter_mut().find(|entry| entry.number == wrong.number) {
+        let Try { service, number } = wrong;
+        let Some(entries) = self.services.get_mut(&service) else { return false };
+        if let Some(entry) = entries.iter_mut().find(|entry| entry.number == number) {
             entry.known_wrong = true;
         }
-        entries.len() >= CEILING && entries.iter().all(|entry| entry.known_wrong)
+        entries.len() >= CEILING
     }
 
     /// The try could not be verified, through no fault of the client: it does not count.
@@ -176,4 +179,207 @@ fn wait(entries: &[Entry], network: Network, now: Instant) -> Duration {
 /// After the free tries: 1 s, 2 s, 4 s … an hour.
 fn pause(more: u32) -> Duration {
     2_u32.checked_pow(more).map_or(LONGEST_WAIT, |factor| FIRST_WAIT.saturating_mul(factor)).min(LONGEST_WAIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn service(name: &str) -> ServiceId {
+        ServiceId::parse(name).expect("an id")
+    }
+
+    fn source(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    /// Tries `guess` and finds it wrong, if it may be verified at all.
+    fn fail(attempts: &mut Attempts, from: IpAddr, guess: u64, now: Instant) -> bool {
+        match attempts.begin(&service("svc"), from, &[&guess.to_be_bytes()], now) {
+            Begin::Verify(attempt) => {
+                attempts.wrong(attempt);
+                true
+            }
+            Begin::KnownWrong | Begin::TooMany { .. } => false,
+        }
+    }
+
+    #[test]
+    fn a_network_waits_longer_and_longer() {
+        let (mut attempts, mut now) = (Attempts::new(&[7; 32]), Instant::now());
+        for guess in 0..u64::from(FREE) {
+            assert!(fail(&mut attempts, source("192.0.2.1"), guess, now));
+        }
+        for more in 0..14 {
+            let refused = attempts.begin(&service("svc"), source("192.0.2.200"), &[b"x"], now);
+            assert_eq!(refused, Begin::TooMany { retry_after: pause(more) });
+            assert_eq!(pause(more), Duration::from_secs(3600.min(1 << more)));
+            now += pause(more);
+            assert!(fail(&mut attempts, source("192.0.2.1"), 100 + u64::from(more), now));
+        }
+        assert!(fail(&mut attempts, source("192.0.3.1"), 200, now), "another network is not concerned");
+    }
+
+    #[test]
+    fn addresses_of_one_network_count_together() {
+        for (one, other, together) in [
+            ("192.0.2.1", "192.0.2.254", true),
+            ("192.0.2.1", "::ffff:192.0.2.9", true),
+            ("192.0.2.1", "192.0.3.1", false),
+            ("2001:db8:0:aa00::1", "2001:db8:0:aaff:ffff::2", true),
+            ("2001:db8:0:aa00::1", "2001:db8:0:ab00::1", false),
+        ] {
+            assert_eq!(Network::of(source(one)) == Network::of(source(other)), together, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn a_flood_from_ten_thousand_networks_is_fifty_tries() {
+        let (mut attempts, start) = (Attempts::new(&[7; 32]), Instant::now());
+        let mut verified = 0;
+        for n in 0..100_000_u32 {
+            let from = IpAddr::V4(Ipv4Addr::from_bits((n % 10_000) << 8));
+            verified +=
+                usize::from(fail(&mut attempts, from, u64::from(n), start + Duration::from_millis(u64::from(n) * 800)));
+        }
+        assert_eq!(verified, CEILING);
+        let tomorrow = start + Duration::from_secs(80_000) + WINDOW;
+        assert!(fail(&mut attempts, source("192.0.2.1"), 1, tomorrow));
+    }
+
+    #[test]
+    fn a_success_takes_back_itself_alone() {
+        let (mut attempts, now) = (Attempts::new(&[7; 32]), Instant::now());
+        let mut wrong = 0;
+        for n in 0..200_u32 {
+            let from = IpAddr::V4(Ipv4Addr::from_bits(n << 8));
+            wrong += usize::from(fail(&mut attempts, from, u64::from(n), now));
+            if let Begin::Verify(attempt) = attempts.begin(&service("svc"), source("10.0.0.1"), &[b"mine"], now) {
+                attempts.right(attempt);
+            }
+        }
+        assert_eq!(wrong, CEILING);
+    }
+
+    #[test]
+    fn parallel_tries_are_counted_before_they_are_verified() {
+        let (mut attempts, now) = (Attempts::new(&[7; 32]), Instant::now());
+        let mut open = Vec::new();
+        for n in 0..1000_u32 {
+            let from = IpAddr::V4(Ipv4Addr::from_bits(n << 8));
+            if let Begin::Verify(attempt) = attempts.begin(&service("svc"), from, &[&n.to_be_bytes()], now) {
+                open.push(attempt);
+            }
+        }
+        assert_eq!(open.len(), CEILING);
+        attempts.unverified(open.pop().expect("one"));
+        assert!(fail(&mut attempts, source("203.0.113.1"), 5000, now), "what was not verified makes room");
+        drop(open);
+        assert!(!fail(&mut attempts, source("203.0.114.1"), 5001, now), "what was given up does not");
+    }
+
+    #[test]
+    fn an_old_password_uses_up_one_try() {
+        let (mut attempts, mut now) = (Attempts::new(&[7; 32]), Instant::now());
+        let old: [&[u8]; 2] = [b"key 1", b"old password"];
+        let Begin::Verify(attempt) = attempts.begin(&service("svc"), source("192.0.2.1"), &old, now) else {
+            panic!("the first try is verified");
+        };
+        assert!(matches!(attempts.begin(&service("svc"), source("192.0.2.1"), &old, now), Begin::Verify(_)));
+        assert!(!attempts.wrong(attempt));
+        for _ in 0..500 {
+            now += SECOND;
+            assert_eq!(attempts.begin(&service("svc"), source("198.51.100.1"), &old, now), Begin::KnownWrong);
+        }
+        let renewed: [&[u8]; 2] = [b"key 2", b"old password"];
+        assert!(matches!(attempts.begin(&service("svc"), source("192.0.2.1"), &renewed, now), Begin::Verify(_)));
+        let shifted: [&[u8]; 2] = [b"key 1o", b"ld password"];
+        assert!(matches!(attempts.begin(&service("svc"), source("192.0.2.1"), &shifted, now), Begin::Verify(_)));
+        let elsewhere = attempts.begin(&service("other"), source("192.0.2.1"), &old, now);
+        assert!(matches!(elsewhere, Begin::Verify(_)), "another service has a memory of its own");
+    }
+
+    #[test]
+    fn the_owner_hears_of_the_last_try() {
+        let (mut attempts, now) = (Attempts::new(&[7; 32]), Instant::now());
+        for n in 1..=50_u32 {
+            let from = IpAddr::V4(Ipv4Addr::from_bits(n << 8));
+            let Begin::Verify(attempt) = attempts.begin(&service("svc"), from, &[&n.to_be_bytes()], now) else {
+                panic!("within the ceiling");
+            };
+            assert_eq!(attempts.wrong(attempt), n == 50);
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    struct Step {
+        pass: u64,
+        service: bool,
+        network: u8,
+        guess: u8,
+        outcome: Outcome,
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Outcome {
+        Right,
+        Wrong,
+        GivenUp,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let outcome = prop_oneof![1 => Just(Outcome::Right), 6 => Just(Outcome::Wrong), 1 => Just(Outcome::GivenUp)];
+        let pass = prop_oneof![Just(0), 0..5_u64, 0..5_000_u64, 0..50_000_u64];
+        let step = (pass, any::<bool>(), 0..60_u8, any::<u8>(), outcome);
+        let step =
+            step.prop_map(|(pass, service, network, guess, outcome)| Step { pass, service, network, guess, outcome });
+        proptest::collection::vec(step, 1..400)
+    }
+
+    proptest! {
+        /// The reference keeps the whole history and looks through it each time.
+        #[test]
+        fn the_machine_does_what_the_history_says(steps in steps()) {
+            let (mut attempts, mut now) = (Attempts::new(&[7; 32]), Instant::now());
+            let mut history: Vec<(Instant, Step)> = Vec::new();
+            for step in steps {
+                now += Duration::from_secs(step.pass);
+                let counted: Vec<_> = history
+                    .iter()
+                    .filter(|(at, past)| now - *at < WINDOW && past.service == step.service)
+                    .collect();
+                let here: Vec<_> = counted.iter().filter(|(_, past)| past.network / 20 == step.network / 20).collect();
+                let known = counted.iter().any(|(_, past)| past.outcome == Outcome::Wrong && past.guess == step.guess);
+                let doublings = here.len().checked_sub(5);
+                let rested = match (here.last(), doublings) {
+                    (Some((at, _)), Some(n)) => now - *at >= Duration::from_secs(3600.min(1_u64 << n.min(20))),
+                    _ => true,
+                };
+                let id = service(if step.service { "a" } else { "b" });
+                let from = IpAddr::V4(Ipv4Addr::new(10, 0, step.network / 20, step.network));
+                match attempts.begin(&id, from, &[&[step.guess]], now) {
+                    Begin::KnownWrong => prop_assert!(known),
+                    Begin::TooMany { retry_after } => {
+                        prop_assert!(!known && (counted.len() >= CEILING || !rested));
+                        prop_assert!(retry_after > Duration::ZERO && retry_after <= WINDOW);
+                    }
+                    Begin::Verify(attempt) => {
+                        prop_assert!(!known && counted.len() < CEILING && rested);
+                        match step.outcome {
+                            Outcome::Right => attempts.right(attempt),
+                            Outcome::Wrong => drop(attempts.wrong(attempt)),
+                            Outcome::GivenUp => drop(attempt),
+                        }
+                        if step.outcome != Outcome::Right {
+                            history.push((now, step));
+                        }
+                    }
+                }
+            }
+        }
+    }
 }

@@ -7,8 +7,10 @@ use http::HeaderValue;
 use postern_model::Secret;
 
 /// Clients differ about the final `=`.
-const BASE64: GeneralPurpose =
-    GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// The longest value that is read, in bytes.
 const LONGEST: usize = 8 * 1024;

@@ -95,3 +95,71 @@ impl Entry {
         steady < self.fades && self.expires.is_none_or(|expires| wall < expires)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use postern_model::{AccountId, HostName, ServiceId, SessionKey};
+
+    use super::*;
+    use crate::access::{Access, Sessions};
+
+    fn door() -> Door {
+        Door {
+            service: ServiceId::parse("svc").expect("an id"),
+            account: AccountId::parse("acc").expect("an id"),
+            host: HostName::parse("app.example.com").expect("a host"),
+            access: Access::Open,
+            sessions: Some(Sessions { key: SessionKey([1; 32]), max_age: LIFE }),
+            epoch: 1,
+        }
+    }
+
+    fn principal() -> Arc<Principal> {
+        Arc::new(Principal { subject: "u1".to_owned(), email: None, groups: Vec::new(), method: String::new() })
+    }
+
+    #[test]
+    fn a_verdict_is_kept_for_a_minute_and_no_longer_than_the_token() {
+        let (verified, steady, wall) = (Verified::new(), Instant::now(), SystemTime::now());
+        let name = verified.name(&door(), Kind::Session, b"a.b.c");
+        let second = Duration::from_secs(1);
+        assert!(verified.get(&name, steady, wall).is_none());
+        verified.put(name, principal(), Some(wall + 10 * second), steady, wall);
+        assert!(verified.get(&name, steady + 59 * second, wall + 9 * second).is_some());
+        assert!(verified.get(&name, steady + 59 * second, wall + 10 * second).is_none(), "the token has expired");
+        assert!(verified.get(&name, steady + LIFE, wall).is_none(), "the calendar went back, the minute is over");
+    }
+
+    #[test]
+    fn whatever_could_change_a_verdict_changes_its_name() {
+        let verified = Verified::new();
+        let name = |door: &Door, kind, credential: &[u8]| verified.name(door, kind, credential);
+        let plain = name(&door(), Kind::Header("x-key"), b"v");
+        assert_eq!(plain, name(&door(), Kind::Header("x-key"), b"v"));
+        let mut other_key = door();
+        other_key.sessions = Some(Sessions { key: SessionKey([2; 32]), max_age: LIFE });
+        let others = [
+            name(&Door { epoch: 2, ..door() }, Kind::Header("x-key"), b"v"),
+            name(&other_key, Kind::Header("x-key"), b"v"),
+            name(&Door { service: ServiceId::parse("svc2").expect("an id"), ..door() }, Kind::Header("x-key"), b"v"),
+            name(&Door { account: AccountId::parse("b").expect("an id"), ..door() }, Kind::Header("x-key"), b"v"),
+            name(&Door { host: HostName::parse("b.c").expect("a host"), ..door() }, Kind::Header("x-key"), b"v"),
+            name(&door(), Kind::Header("x-ke"), b"yv"),
+            name(&door(), Kind::Header("x-key"), b"w"),
+            name(&door(), Kind::Session, b"v"),
+            Verified::new().name(&door(), Kind::Header("x-key"), b"v"),
+        ];
+        assert!(!others.contains(&plain));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let (verified, steady, wall) = (Verified::new(), Instant::now(), SystemTime::now());
+        for n in 0..3 * MOST {
+            let name = verified.name(&door(), Kind::Session, &n.to_be_bytes());
+            verified.put(name, principal(), None, steady, wall);
+            assert!(verified.get(&name, steady, wall).is_some());
+        }
+        assert!(verified.entries.len() <= MOST);
+    }
+}

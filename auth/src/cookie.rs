@@ -143,7 +143,10 @@ mod tests {
             (&["nb_session=x; a=1"], Some("a=1")),
             (&["a=1; nb_session=x"], Some("a=1")),
             (&["a=1;nb_session=x;b=2"], Some("a=1;b=2")),
-            (&["a=1; NB_SESSION=x; xnb_session=1; nb_session2=2"], Some("a=1; NB_SESSION=x; xnb_session=1; nb_session2=2")),
+            (
+                &["a=1; NB_SESSION=x; xnb_session=1; nb_session2=2"],
+                Some("a=1; NB_SESSION=x; xnb_session=1; nb_session2=2"),
+            ),
             (&["a=\"q uoted, \"; =nameless;; ;x==; nb_session = t"], Some("a=\"q uoted, \"; =nameless;; ;x==")),
             (&["b=nb_session=1"], Some("b=nb_session=1")),
             (&["a=1", "nb_session=x", "b=2"], Some("a=1; b=2")),

@@ -11,7 +11,8 @@ use postern_model::{Authenticate, Authenticated, Credential, Management, Secret}
 use crate::access::{Door, Sessions};
 use crate::cache::{Kind, Name, Verified};
 use crate::clock::Clock;
-use crate::decide::{Answer, Answers, Facts, Permit, Proof, Protected, Question, Refusal, Verdict, decide};
+use crate::decide::{Answer, Answers, Permit, Proof, Protected, Question, Refusal, Verdict, decide};
+use crate::facts::Facts;
 use crate::{cookie, session};
 
 /// How many credentials may be on their way to management at once.
@@ -165,10 +166,325 @@ impl Joined<'_> {
 
 impl Drop for Joined<'_> {
     fn drop(&mut self) {
-        let mut flights = self.flights.lock();
         self.flight = None;
+        let mut flights = self.flights.lock();
         if flights.get(&self.key).is_some_and(|flight| flight.upgrade().is_none()) {
             flights.remove(&self.key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::{Duration, Instant, SystemTime};
+
+    use base64::Engine;
+    use http::header::{AUTHORIZATION, COOKIE};
+    use http::{HeaderMap, HeaderValue};
+    use postern_model::{
+        AccessLogLine, AccountId, Challenge, HostName, ManagementError, Principal, ServiceId, StatusUpdate,
+    };
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::access::{Access, HeaderScheme, Rule, Scheme};
+    use crate::session::SigningKey;
+
+    /// A clock that stands still until it is moved.
+    struct Hands {
+        start: (Instant, SystemTime),
+        passed: Mutex<Duration>,
+    }
+
+    impl Hands {
+        fn advance(&self, by: Duration) {
+            *self.passed.lock() += by;
+        }
+    }
+
+    impl Clock for Hands {
+        fn wall(&self) -> SystemTime {
+            self.start.1 + *self.passed.lock()
+        }
+
+        fn steady(&self) -> Instant {
+            self.start.0 + *self.passed.lock()
+        }
+    }
+
+    /// A management that lets in `Basic YTpi` (a:b), and answers only as often as it has been allowed to.
+    struct Fake {
+        key: SigningKey,
+        clock: Arc<Hands>,
+        allowed: Semaphore,
+        asked: Mutex<Vec<Authenticate>>,
+        verdict: Mutex<Answering>,
+    }
+
+    type Answering = fn(Secret) -> Result<Authenticated, ManagementError>;
+
+    fn yes(session_token: Secret) -> Result<Authenticated, ManagementError> {
+        Ok(Authenticated::Yes { session_token })
+    }
+
+    impl Management for Fake {
+        fn authenticate(
+            &self,
+            request: Authenticate,
+        ) -> postern_model::BoxFuture<'_, Result<Authenticated, ManagementError>> {
+            Box::pin(async move {
+                let Credential::Header { value, .. } = request.credential.clone();
+                self.asked.lock().push(request);
+                self.allowed.acquire().await.expect("open").forget();
+                if value.expose() != "Basic YTpi" {
+                    return Ok(Authenticated::No);
+                }
+                let token = self.key.sign(&alice(), &host(), self.clock.wall(), Duration::from_secs(3600));
+                let verdict = *self.verdict.lock();
+                verdict(token)
+            })
+        }
+
+        fn report(&self, _: StatusUpdate) {}
+
+        fn log(&self, _: AccessLogLine) {}
+
+        fn lines_dropped(&self) -> u64 {
+            0
+        }
+    }
+
+    struct World {
+        gate: Gate,
+        management: Arc<Fake>,
+        clock: Arc<Hands>,
+    }
+
+    fn world() -> World {
+        let clock = Arc::new(Hands { start: (Instant::now(), SystemTime::now()), passed: Mutex::default() });
+        let management = Arc::new(Fake {
+            key: SigningKey::from_seed(&[3; 32]),
+            clock: clock.clone(),
+            allowed: Semaphore::new(1000),
+            asked: Mutex::default(),
+            verdict: Mutex::new(yes),
+        });
+        World { gate: Gate::new(management.clone(), clock.clone()), management, clock }
+    }
+
+    fn host() -> HostName {
+        HostName::parse("app.example.com").expect("a host")
+    }
+
+    fn alice() -> Principal {
+        Principal {
+            subject: "user:alice".to_owned(),
+            email: Some("alice".to_owned()),
+            groups: Vec::new(),
+            method: "header".to_owned(),
+        }
+    }
+
+    fn door(world: &World) -> Protected<&'static str> {
+        let challenge = Some(Challenge::Basic { realm: "App".to_owned() });
+        let key = world.management.key.public();
+        let door = Door {
+            service: ServiceId::parse("svc").expect("an id"),
+            account: AccountId::parse("acc").expect("an id"),
+            host: host(),
+            access: Access::Rule(Rule::Scheme(Scheme::Header(HeaderScheme { name: AUTHORIZATION, challenge }))),
+            sessions: Some(Sessions { key, max_age: Duration::from_secs(86_400) }),
+            epoch: 1,
+        };
+        Protected::new(door, "the upstream")
+    }
+
+    impl World {
+        async fn admit(
+            &self,
+            door: &Protected<&'static str>,
+            headers: &HeaderMap,
+            last: u8,
+        ) -> Result<Permit<&'static str>, Refusal> {
+            let source = IpAddr::V4(Ipv4Addr::new(192, 0, 2, last));
+            let host = host();
+            self.gate.admit(door, &Facts { source, headers, upgrade: false, host: &host, port: None }).await
+        }
+
+        fn asked(&self) -> usize {
+            self.management.asked.lock().len()
+        }
+    }
+
+    fn basic(value: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(value))])
+    }
+
+    fn cookie(value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(COOKIE, HeaderValue::from_str(value).expect("a header value"))])
+    }
+
+    /// The token in a `Set-Cookie`, as a browser sends it back.
+    fn returned(permit: &Permit<&'static str>) -> String {
+        let set = permit.session().expect("a fresh login").to_str().expect("text");
+        set.split(';').next().expect("a pair").to_owned()
+    }
+
+    const RIGHT: &str = "Basic YTpi";
+    const WRONG: &str = "Basic YTpj";
+
+    #[tokio::test]
+    async fn a_login_starts_a_session_that_costs_no_question() {
+        let world = world();
+        let door = door(&world);
+        let permit = world.admit(&door, &basic(RIGHT), 1).await.expect("right");
+        assert_eq!(permit.principal().map(|who| &**who), Some(&alice()));
+        assert_eq!(world.management.asked.lock()[0].source.to_string(), "192.0.2.1");
+        let pair = returned(&permit);
+        assert_eq!(*permit.redeem(), "the upstream");
+        for _ in 0..3 {
+            let permit = world.admit(&door, &cookie(&pair), 2).await.expect("a session");
+            assert_eq!((permit.principal().map(|who| &**who), permit.session()), (Some(&alice()), None));
+            world.clock.advance(Duration::from_secs(45));
+        }
+        assert_eq!(world.asked(), 1);
+        world.clock.advance(Duration::from_secs(3600));
+        let refusal = world.admit(&door, &cookie(&pair), 2).await.expect_err("expired");
+        assert_eq!(refusal.reason(), "credential_missing");
+    }
+
+    #[tokio::test]
+    async fn a_header_is_remembered_for_a_minute_if_it_was_right() {
+        let world = world();
+        let door = door(&world);
+        assert!(world.admit(&door, &basic(RIGHT), 1).await.expect("right").session().is_some());
+        world.clock.advance(Duration::from_secs(59));
+        assert!(world.admit(&door, &basic(RIGHT), 1).await.expect("right").session().is_none());
+        assert_eq!(world.asked(), 1);
+        world.clock.advance(Duration::from_secs(1));
+        assert!(world.admit(&door, &basic(RIGHT), 1).await.is_ok());
+        assert_eq!(world.asked(), 2);
+        for asked in 3..6 {
+            let refusal = world.admit(&door, &basic(WRONG), 1).await.expect_err("wrong");
+            assert_eq!((refusal.reason(), world.asked()), ("credential_wrong", asked));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_changed_access_ends_what_was_remembered() {
+        let world = world();
+        let before = door(&world);
+        let pair = returned(&world.admit(&before, &basic(RIGHT), 1).await.expect("right"));
+        let epoch = Protected::new(Door { epoch: 2, ..before.door().clone() }, "the upstream");
+        assert!(world.admit(&epoch, &basic(RIGHT), 1).await.is_ok());
+        assert_eq!(world.asked(), 2, "another epoch asks again");
+        assert!(world.admit(&epoch, &cookie(&pair), 1).await.is_ok(), "the key is the same");
+        let key = SigningKey::from_seed(&[4; 32]).public();
+        let sessions = Some(Sessions { key, max_age: Duration::from_secs(60) });
+        let rotated = Protected::new(Door { sessions, ..before.door().clone() }, "the upstream");
+        assert!(world.admit(&rotated, &cookie(&pair), 1).await.is_err(), "the key is another");
+        assert!(world.admit(&before, &cookie(&pair), 1).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_tossed_cookie_does_not_hide_the_real_one() {
+        let world = world();
+        let door = door(&world);
+        let pair = returned(&world.admit(&door, &basic(RIGHT), 1).await.expect("right"));
+        assert!(world.admit(&door, &cookie(&format!("nb_session=x.y.z; nb_session=; {pair}")), 1).await.is_ok());
+        let other =
+            SigningKey::from_seed(&[5; 32]).sign(&alice(), &host(), world.clock.wall(), Duration::from_secs(60));
+        let tossed = format!("nb_session={}", other.expose());
+        assert!(world.admit(&door, &cookie(&format!("{tossed}; {pair}")), 1).await.is_ok());
+        assert!(world.admit(&door, &cookie(&tossed), 1).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn fifty_first_requests_are_one_question() {
+        let world = world();
+        let door = door(&world);
+        world.management.allowed.forget_permits(1000);
+        let (right, wrong) = (basic(RIGHT), basic(WRONG));
+        let mut waiting: Vec<_> = (0..50).map(|_| Box::pin(world.admit(&door, &right, 1))).collect();
+        let mut others: Vec<_> = (0..50).map(|_| Box::pin(world.admit(&door, &wrong, 1))).collect();
+        let mut elsewhere = Box::pin(world.admit(&door, &right, 200));
+        for one in waiting.iter_mut().chain(&mut others).chain([&mut elsewhere]) {
+            assert!(futures_util::poll!(one).is_pending());
+        }
+        assert_eq!(world.asked(), 3, "right, wrong, and right from elsewhere");
+        drop(waiting.remove(0));
+        world.management.allowed.add_permits(3);
+        for one in waiting.into_iter().chain([elsewhere]) {
+            assert!(one.await.expect("right").session().is_some(), "whoever began it may hang up");
+        }
+        for one in others {
+            assert_eq!(one.await.expect_err("wrong").reason(), "credential_wrong");
+        }
+        assert!(world.gate.flights.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn hung_up_callers_leave_nothing_behind() {
+        let world = world();
+        let door = door(&world);
+        world.management.allowed.forget_permits(1000);
+        let headers: Vec<_> = (0..MOST_FLIGHTS)
+            .map(|n| {
+                let pair = base64::engine::general_purpose::STANDARD.encode(format!("a:{n}"));
+                let value = HeaderValue::try_from(format!("Basic {pair}")).expect("a header value");
+                HeaderMap::from_iter([(AUTHORIZATION, value)])
+            })
+            .collect();
+        let mut waiting: Vec<_> = headers.iter().map(|headers| Box::pin(world.admit(&door, headers, 1))).collect();
+        for one in &mut waiting {
+            assert!(futures_util::poll!(one).is_pending());
+        }
+        let refusal = world.admit(&door, &basic(RIGHT), 1).await.expect_err("too many in the air");
+        assert_eq!(refusal, Refusal::Unavailable);
+        drop(waiting);
+        assert!(world.gate.flights.lock().is_empty());
+        world.management.allowed.add_permits(1);
+        assert!(world.admit(&door, &basic(RIGHT), 1).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn whatever_goes_wrong_lets_nobody_in() {
+        let verdicts: [(Answering, Refusal); 6] = [
+            (|_| Err(ManagementError::Unavailable("down".to_owned())), Refusal::Unavailable),
+            (|_| Err(ManagementError::Refused("no".to_owned())), Refusal::Unavailable),
+            (|_| Ok(Authenticated::TooMany), Refusal::TooMany),
+            (|_| yes(Secret::from("")), Refusal::Unavailable),
+            (|_| yes(Secret::from("a.b.c")), Refusal::Unavailable),
+            (|token| yes(Secret::new(format!("{}x", token.expose()))), Refusal::Unavailable),
+        ];
+        for (verdict, refusal) in verdicts {
+            let world = world();
+            let door = door(&world);
+            *world.management.verdict.lock() = verdict;
+            for _ in 0..2 {
+                assert_eq!(world.admit(&door, &basic(RIGHT), 1).await.err(), Some(refusal.clone()));
+            }
+            assert_eq!(world.asked(), 2, "only what is right is remembered");
+            *world.management.verdict.lock() = yes;
+            assert!(world.admit(&door, &basic(RIGHT), 1).await.is_ok());
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_key_no_credential_counts() {
+        let world = world();
+        let door = Protected::new(Door { sessions: None, ..door(&world).door().clone() }, "the upstream");
+        assert_eq!(world.admit(&door, &basic(RIGHT), 1).await.err(), Some(Refusal::Unavailable));
+        assert_eq!(world.asked(), 0);
+    }
+
+    #[test]
+    fn the_gate_is_for_all_workers() {
+        fn shared<T: Send + Sync>(_: &T) {}
+        fn sent<T: Send>(_: &T) {}
+        let world = world();
+        shared(&world.gate);
+        sent(&world.admit(&door(&world), &HeaderMap::new(), 1));
     }
 }

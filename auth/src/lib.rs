@@ -12,6 +12,7 @@ mod cache;
 mod clock;
 pub mod cookie;
 mod decide;
+mod facts;
 mod gate;
 mod origin;
 pub mod password;
@@ -19,7 +20,6 @@ pub mod session;
 
 pub use access::{Access, Door, HeaderScheme, Rule, Scheme, Sessions};
 pub use clock::{Clock, SystemClock};
-pub use decide::{
-    Answer, Answers, DenyReason, Facts, Permit, Proof, Protected, Question, Refusal, Verdict, decide,
-};
+pub use decide::{Answer, Answers, DenyReason, Permit, Proof, Protected, Question, Refusal, Verdict, decide};
+pub use facts::Facts;
 pub use gate::Gate;

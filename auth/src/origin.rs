@@ -2,7 +2,7 @@ use http::Uri;
 use http::header::ORIGIN;
 use postern_model::HostName;
 
-use crate::decide::Facts;
+use crate::facts::Facts;
 
 /// Whether an upgrade was begun by a page of another host or port. A browser sends its credentials along with such a
 /// WebSocket and asks nobody (RFC 6455 section 10.2), but it always says where the page is from; a client that sends no

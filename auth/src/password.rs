@@ -1,5 +1,6 @@
 //! Passwords: Argon2id, in a pool with a bound, because each verification takes 19 MiB and a tenth of a second.
 
+use std::fmt;
 use std::sync::Arc;
 
 use argon2::password_hash::phc;
@@ -70,14 +71,14 @@ impl PasswordHash {
     }
 }
 
-impl std::fmt::Display for PasswordHash {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for PasswordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl std::fmt::Debug for PasswordHash {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[password hash]")
     }
 }
@@ -148,4 +149,62 @@ impl Passwords {
 fn argon2() -> Argon2<'static> {
     let params = Params::new(MEMORY_KIB, PASSES, LANES, None).expect("constants within Argon2's bounds");
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_password_is_found_right_or_wrong() {
+        let passwords = Passwords::new(1);
+        let hash = passwords.hash(Secret::from("hunter2")).await.expect("hashes");
+        assert!(hash.to_string().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+        assert_eq!(PasswordHash::parse(&hash.to_string()), Ok(hash.clone()));
+        assert_eq!(format!("{hash:?}"), "[password hash]");
+        assert_eq!(passwords.verify(Secret::from("hunter2"), Some(hash.clone())).await, Ok(true));
+        assert_eq!(passwords.verify(Secret::from("hunter3"), Some(hash)).await, Ok(false));
+        assert_eq!(passwords.verify(Secret::from("hunter2"), None).await, Ok(false));
+    }
+
+    #[tokio::test]
+    async fn the_vector_of_the_reference_implementation_verifies() {
+        let text = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
+        let hash = PasswordHash::parse(text).expect("a hash");
+        assert_eq!(Passwords::new(1).verify(Secret::from("password"), Some(hash)).await, Ok(true));
+    }
+
+    #[test]
+    fn other_hashes_are_refused() {
+        let with = |head: &str| format!("{head}$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc");
+        assert!(PasswordHash::parse(&with("$argon2id$v=19$m=19456,t=2,p=1")).is_ok());
+        for (head, error) in [
+            ("$argon2i$v=19$m=65536,t=2,p=1", InvalidHash::Algorithm),
+            ("$argon2id$v=16$m=65536,t=2,p=1", InvalidHash::Algorithm),
+            ("$argon2id$m=65536,t=2,p=1", InvalidHash::Algorithm),
+            ("$argon2id$v=19$m=4194304,t=2,p=1", InvalidHash::Costly),
+            ("$argon2id$v=19$m=65536,t=1000,p=1", InvalidHash::Costly),
+            ("$argon2id$v=19$m=65536,t=2,p=64", InvalidHash::Costly),
+            ("$argon2id$v=19$m=x", InvalidHash::Malformed),
+        ] {
+            assert_eq!(PasswordHash::parse(&with(head)), Err(error), "{head}");
+        }
+        for text in ["", "hunter2", "$argon2id$v=19$m=65536,t=2,p=1", "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ"] {
+            assert_eq!(PasswordHash::parse(text), Err(InvalidHash::Malformed), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn more_than_the_queue_holds_are_turned_away() {
+        let passwords = Passwords::new(1);
+        let turn = passwords.working.clone().acquire_owned().await.expect("open");
+        let mut waiting: Vec<_> = (0..=QUEUE).map(|_| Box::pin(passwords.hash(Secret::from("x")))).collect();
+        for one in &mut waiting {
+            assert!(futures_util::poll!(one).is_pending());
+        }
+        assert_eq!(passwords.hash(Secret::from("x")).await, Err(PasswordError::Busy));
+        waiting.truncate(1);
+        drop(turn);
+        assert!(waiting.remove(0).await.is_ok());
+    }
 }

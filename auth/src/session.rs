@@ -146,7 +146,8 @@ impl SigningKey {
         let pair = Ed25519KeyPair::from_seed_unchecked(seed).expect("any 32 bytes are an Ed25519 seed");
         let public = pair.public_key().as_ref().try_into().expect("an Ed25519 public key has 32 bytes");
         // RFC 8410 section 7: this prefix and the seed are the key in PKCS#8, the one form that jsonwebtoken takes.
-        let mut pkcs8 = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20................................";
+        let mut pkcs8 =
+            *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20................................";
         pkcs8[16..].copy_from_slice(seed);
         Self { encoding: EncodingKey::from_ed_der(&pkcs8), public: SessionKey(public) }
     }
@@ -210,4 +211,221 @@ struct SignedClaims<'a> {
     groups: Vec<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     group_names: Vec<&'a str>,
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::hmac;
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    use super::*;
+
+    const SEED: [u8; 32] = [9; 32];
+    const NOW: u64 = 1_800_000_000;
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn host() -> HostName {
+        HostName::parse("app.example.com").expect("a host")
+    }
+
+    fn alice() -> Principal {
+        let group = |id: &str, name: &str| Group { id: id.to_owned(), name: name.to_owned() };
+        Principal {
+            subject: "user:alice".to_owned(),
+            email: Some("alice".to_owned()),
+            groups: vec![group("g1", "Staff"), group("g2", "")],
+            method: "header".to_owned(),
+        }
+    }
+
+    /// A token of any header and claims, signed as ours are.
+    fn forge(header: &str, claims: &str) -> String {
+        let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+        let pair = Ed25519KeyPair::from_seed_unchecked(&SEED).expect("a seed");
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(pair.sign(message.as_bytes())))
+    }
+
+    fn verified(token: &str) -> Result<Session, InvalidSession> {
+        verify(token, &SigningKey::from_seed(&SEED).public(), &host(), at(NOW))
+    }
+
+    const HEADER: &str = r#"{"alg":"EdDSA","typ":"JWT"}"#;
+
+    fn claims(more: &str) -> String {
+        format!(r#"{{"iss":"netbird-management","aud":["app.example.com"],"sub":"u1"{more}}}"#)
+    }
+
+    #[test]
+    fn a_seed_gives_the_key_of_rfc_8032() {
+        let hex = |text: &str| -> [u8; 32] {
+            std::array::from_fn(|n| u8::from_str_radix(&text[2 * n..2 * n + 2], 16).expect("hex"))
+        };
+        let seed = hex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60");
+        let public = hex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a");
+        assert_eq!(SigningKey::from_seed(&seed).public(), SessionKey(public));
+        assert_ne!(*SigningKey::generate_seed(), *SigningKey::generate_seed());
+    }
+
+    #[test]
+    fn what_is_signed_is_verified_until_it_expires() {
+        let key = SigningKey::from_seed(&SEED);
+        let token = key.sign(&alice(), &host(), at(NOW), Duration::from_secs(60));
+        let verify = |now| verify(token.expose(), &key.public(), &host(), at(now));
+        let session = verify(NOW).expect("valid");
+        assert_eq!(session, Session { principal: alice(), expires: Some(at(NOW + 60)) });
+        assert!(verify(NOW + 59).is_ok());
+        assert_eq!(verify(NOW + 60), Err(InvalidSession));
+        assert_eq!(verify(NOW - 1), Err(InvalidSession), "not before it was signed");
+        let fresh = |now| verify_fresh(token.expose(), &key.public(), &host(), at(now));
+        assert!(fresh(NOW - 30).is_ok(), "management's clock may be ahead");
+        assert_eq!(fresh(NOW - 31), Err(InvalidSession));
+        assert_eq!(fresh(NOW + 60), Err(InvalidSession));
+        assert_eq!(format!("{key:?}").matches("encoding").count(), 0);
+    }
+
+    #[test]
+    fn the_token_reads_as_netbirds() {
+        let token = SigningKey::from_seed(&SEED).sign(&alice(), &host(), at(NOW), Duration::from_secs(86_400));
+        let parts: Vec<Value> = token
+            .expose()
+            .split('.')
+            .take(2)
+            .map(|part| serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).expect("base64url")).expect("JSON"))
+            .collect();
+        assert_eq!(parts[0], serde_json::json!({"alg": "EdDSA", "typ": "JWT"}));
+        assert_eq!(
+            parts[1],
+            serde_json::json!({
+                "iss": "netbird-management", "sub": "user:alice", "aud": ["app.example.com"], "exp": NOW + 86_400,
+                "iat": NOW, "nbf": NOW, "method": "header", "email": "alice", "groups": ["g1", "g2"],
+                "group_names": ["Staff", ""],
+            })
+        );
+    }
+
+    #[test]
+    fn another_host_or_key_is_not_ours() {
+        let key = SigningKey::from_seed(&SEED);
+        let token = key.sign(&alice(), &host(), at(NOW), Duration::from_secs(60));
+        let other = HostName::parse("example.com").expect("a host");
+        assert_eq!(verify(token.expose(), &key.public(), &other, at(NOW)), Err(InvalidSession));
+        let stranger = SigningKey::from_seed(&[1; 32]).public();
+        assert_eq!(verify(token.expose(), &stranger, &host(), at(NOW)), Err(InvalidSession));
+        assert_eq!(verify(token.expose(), &SessionKey([0; 32]), &host(), at(NOW)), Err(InvalidSession));
+    }
+
+    #[test]
+    fn netbirds_leniencies_are_kept() {
+        let session = verified(&forge(HEADER, &claims(""))).expect("exp may be missing");
+        assert_eq!((session.expires, session.principal.email), (None, None));
+        for fine in [
+            claims(r#","exp":1800000000.5,"nbf":1799999999.9"#),
+            claims(r#","unknown":{"a":1},"method":"oidc""#),
+            claims("").replace(r#"["app.example.com"]"#, r#"["x","app.example.com"]"#),
+            claims("").replace(r#"["app.example.com"]"#, r#""app.example.com""#),
+            claims(r#","groups":"g1","group_names":7"#),
+        ] {
+            assert!(verified(&forge(HEADER, &fine)).is_ok(), "{fine}");
+        }
+        let mixed = claims(r#","email":"","groups":["a",1,"","b","c"],"group_names":["A","no","no",null]"#);
+        let principal = verified(&forge(HEADER, &mixed)).expect("valid").principal;
+        let groups: Vec<_> = principal.groups.iter().map(|group| (&*group.id, &*group.name)).collect();
+        assert_eq!((principal.email, groups), (None, vec![("a", "A"), ("b", ""), ("c", "")]));
+    }
+
+    #[test]
+    fn wrong_claims_are_refused() {
+        for bad in [
+            claims(r#","exp":1800000000"#),
+            claims(r#","exp":-1"#),
+            claims(r#","exp":1e400"#),
+            claims(r#","exp":1e300"#),
+            claims(r#","exp":"1900000000""#),
+            claims(r#","nbf":1800000001"#),
+            claims(r#","sub":"u2""#),
+            claims(r#","iss":"netbird-management""#),
+            claims(r#","aud":["app.example.com"]"#),
+            claims(r#","exp":1900000000,"exp":1900000001"#),
+            claims(r#","email":7"#),
+            claims("").replace("\"u1\"", "\"\""),
+            claims("").replace("\"u1\"", "7"),
+            claims("").replace("\"u1\"", "null"),
+            claims("").replace(r#","sub":"u1""#, ""),
+            claims("").replace(r#""iss":"netbird-management","#, ""),
+            claims("").replace("netbird-management", "Netbird-management"),
+            claims("").replace(r#""netbird-management""#, r#"["x"]"#),
+            claims("").replace(r#""aud":["app.example.com"],"#, ""),
+            claims("").replace(r#"["app.example.com"]"#, "[]"),
+            claims("").replace(r#"["app.example.com"]"#, r#"["app.example.com."]"#),
+            claims("").replace(r#"["app.example.com"]"#, r#"["example.com"]"#),
+            "[]".to_owned(),
+            "null".to_owned(),
+            String::new(),
+        ] {
+            assert_eq!(verified(&forge(HEADER, &bad)), Err(InvalidSession), "{bad}");
+        }
+    }
+
+    #[test]
+    fn wrong_headers_are_refused() {
+        for bad in [
+            r#"{"alg":"none","typ":"JWT"}"#,
+            r#"{"alg":"None"}"#,
+            r#"{"alg":"HS256"}"#,
+            r#"{"alg":"RS256"}"#,
+            r#"{"alg":"eddsa"}"#,
+            r#"{"typ":"JWT"}"#,
+            r#"{"alg":"EdDSA","alg":"HS256"}"#,
+            r#"{"alg":"HS256","alg":"EdDSA"}"#,
+            r#"{"alg":"EdDSA","crit":["b64"],"b64":false}"#,
+            r#"{"alg":"EdDSA","crit":[]}"#,
+            "{}",
+            "",
+        ] {
+            assert_eq!(verified(&forge(bad, &claims(""))), Err(InvalidSession), "{bad}");
+        }
+        let pointing = r#"{"alg":"EdDSA","kid":"../../etc/passwd","jku":"https://evil.example/jwks"}"#;
+        assert!(verified(&forge(pointing, &claims(""))).is_ok(), "where a key might be found is never looked at");
+    }
+
+    #[test]
+    fn algorithms_are_not_confused() {
+        let message =
+            format!("{}.{}", URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#), URL_SAFE_NO_PAD.encode(claims("")));
+        let public = SigningKey::from_seed(&SEED).public();
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &public.0), message.as_bytes());
+        let token = format!("{message}.{}", URL_SAFE_NO_PAD.encode(tag));
+        assert_eq!(verified(&token), Err(InvalidSession));
+    }
+
+    #[test]
+    fn damaged_tokens_are_refused() {
+        let token = forge(HEADER, &claims(""));
+        assert!(verified(&token).is_ok());
+        let (message, _) = token.rsplit_once('.').expect("three parts");
+        for bad in [
+            String::new(),
+            "..".to_owned(),
+            message.to_owned(),
+            format!("{message}."),
+            format!("{token}."),
+            format!("{token}.x"),
+            format!("{token}="),
+            format!(" {token}"),
+            format!("{token}\n"),
+            forge(HEADER, &claims(&format!(",\"x\":\"{}\"", "a".repeat(9000)))),
+        ] {
+            assert_eq!(verified(&bad), Err(InvalidSession), "{bad}");
+        }
+        for at in 0..token.len() {
+            let mut bytes = token.clone().into_bytes();
+            bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(bytes).expect("ASCII");
+            assert!(verified(&changed).is_err(), "byte {at}");
+        }
+    }
 }

@@ -18,7 +18,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, StreamOwned};
 
-use crate::load::Summary;
+use crate::summary::Summary;
 
 /// How long one exchange may take.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,18 +1,19 @@
 //! The suite `http`: a reverse proxy on kernel sockets. TLS 1.3 in, HTTP/1.1 to a static upstream, one worker against
 //! one worker.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::Options;
 use crate::load::{Kind, Load, Proxy};
 use crate::machine::{Cores, Patience};
 use crate::measure::{Samples, Side, interleave};
 use crate::nginx::Nginx;
+use crate::options::Options;
 use crate::postern;
 use crate::report::{self, Better, Metric, Row};
-use crate::run::{RunFolder, bench_folder};
+use crate::run_folder::{RunFolder, bench_folder};
 
 const SUITE: &str = "http";
 const PEER: &str = "nginx";
@@ -100,11 +101,7 @@ impl Bench {
         Ok(bench)
     }
 
-    fn compare(
-        &self,
-        options: Options,
-        start_ours: impl FnOnce(std::net::SocketAddr) -> Result<Proxy>,
-    ) -> Result<Vec<Row>> {
+    fn compare(&self, options: Options, start_ours: impl FnOnce(SocketAddr) -> Result<Proxy>) -> Result<Vec<Row>> {
         let upstream = self.folder.folder("upstream")?;
         let (mut upstream, origin) = self.nginx.start_upstream(self.cores.load, &upstream, &LOADS)?;
         let mut ours = start_ours(origin)?;

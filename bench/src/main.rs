@@ -4,7 +4,7 @@
 //! One core carries the proxy under test, another the load generator and the upstream, so requests per second are a
 //! lower bound; CPU time per request is the figure that carries over to other machines. The kernel charges the work of
 //! loopback to whoever sends, on both sides alike.
-#![expect(clippy::print_stdout, reason = "a command-line tool that reports on the terminal")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool that reports on the terminal")]
 
 mod certificate;
 mod client;
@@ -13,15 +13,19 @@ mod load;
 mod machine;
 mod measure;
 mod nginx;
+mod options;
 mod postern;
 mod process;
 mod report;
-mod run;
+mod run_folder;
+mod summary;
 
-use std::time::Duration;
+use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
+
+use crate::options::Options;
 
 /// Compares Postern with its peers on this machine and prints ratios.
 #[derive(Parser)]
@@ -42,25 +46,19 @@ enum Command {
     Connections(client::Connections),
 }
 
-/// How long and how often a suite measures.
-#[derive(Args, Clone, Copy)]
-struct Options {
-    /// Interleaved rounds; a row is the median of them.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=50))]
-    rounds: u32,
-    /// Seconds per load, side and round.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=60))]
-    seconds: u32,
-}
-
-impl Options {
-    fn duration(self) -> Duration {
-        Duration::from_secs(self.seconds.into())
+/// 0 once everything was measured, whatever the ratios.
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("postern-bench: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().command {
+fn run(command: Command) -> Result<()> {
+    match command {
         Command::Http(options) => {
             release_build()?;
             http::against_nginx(options)
