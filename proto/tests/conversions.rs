@@ -104,7 +104,7 @@ fn a_fingerprint_follows_the_hash_without_showing_it() {
 #[test]
 fn a_bad_field_is_named() {
     type Spoil = fn(&mut wire::ProxyMapping);
-    let options = |m: &mut wire::ProxyMapping, f: fn(&mut wire::PathTargetOptions)| {
+    let options = |m: &mut wire::ProxyMapping, f: SpoilOptions| {
         f(m.path[0].options.get_or_insert_default());
     };
     let cases: &[(&str, Spoil)] = &[
@@ -125,13 +125,13 @@ fn a_bad_field_is_named() {
         ("auth.session_key: it is missing", |m| m.auth.as_mut().expect("auth").session_key.clear()),
         ("auth.session_key: ", |m| m.auth.as_mut().expect("auth").session_key = "AAEC".into()),
         ("auth.header_auths[0].header: \"a b\"", |m| {
-            m.auth.as_mut().expect("auth").header_auths[0].header = "a b".into()
+            m.auth.as_mut().expect("auth").header_auths[0].header = "a b".into();
         }),
         ("auth.header_auths[0].header: host", |m| {
-            m.auth.as_mut().expect("auth").header_auths[0].header = "Host".into()
+            m.auth.as_mut().expect("auth").header_auths[0].header = "Host".into();
         }),
         ("auth.header_auths[0].basic_realm: ", |m| {
-            m.auth.as_mut().expect("auth").header_auths[0].header = "X-Key".into()
+            m.auth.as_mut().expect("auth").header_auths[0].header = "X-Key".into();
         }),
         ("auth.header_auths[0].basic_realm: \"a\\\"b\"", |m| {
             m.auth.as_mut().expect("auth").header_auths[0].basic_realm = Some("a\"b".into());
@@ -155,17 +155,18 @@ fn a_bad_field_is_named() {
         spoil(&mut wire);
         rejected(expected, wire);
     }
-    let cases: &[(&str, fn(&mut wire::PathTargetOptions))] = &[
+    type SpoilOptions = fn(&mut wire::PathTargetOptions);
+    let cases: &[(&str, SpoilOptions)] = &[
         ("path[0].options.path_rewrite: 2", |o| o.path_rewrite = 2),
         ("path[0].options.request_timeout: ", |o| {
-            o.request_timeout = Some(prost_types::Duration { seconds: -1, nanos: 0 })
+            o.request_timeout = Some(prost_types::Duration { seconds: -1, nanos: 0 });
         }),
         ("path[0].options.request_timeout: ", |o| {
-            o.request_timeout = Some(prost_types::Duration { seconds: i64::MAX, nanos: 0 })
+            o.request_timeout = Some(prost_types::Duration { seconds: i64::MAX, nanos: 0 });
         }),
         ("path[0].options.custom_headers: \"a b\"", |o| o.custom_headers = [("a b".into(), "1".into())].into()),
         ("path[0].options.custom_headers: the value of x-a", |o| {
-            o.custom_headers = [("X-A".into(), "1\r\nX-B: 2".into())].into()
+            o.custom_headers = [("X-A".into(), "1\r\nX-B: 2".into())].into();
         }),
         ("path[0].options.custom_headers: transfer-encoding", |o| {
             o.custom_headers = [("Transfer-Encoding".into(), "chunked".into())].into();

@@ -1,0 +1,156 @@
+use postern_model::{Ack, Delivery, SyncEvent};
+use postern_proto::convert::{self, Hello};
+use postern_proto::management::sync_mappings_request::Msg;
+use postern_proto::management::{
+    GetMappingUpdateResponse, ProxyMapping, SyncMappingsAck, SyncMappingsRequest, SyncMappingsResponse,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+use crate::failure::describe;
+use crate::resume::{End, Method, Resume, Step};
+use crate::rpc::Rpc;
+
+/// How the client stands with its server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// A mapping stream is open, and the server has answered on it.
+    pub connected: bool,
+    /// A whole snapshot has been applied once. Stays true when the server is lost.
+    pub synced: bool,
+}
+
+/// The task that follows the mapping stream.
+pub(crate) struct Mappings {
+    pub(crate) rpc: Rpc,
+    pub(crate) hello: Hello,
+    pub(crate) events: mpsc::Sender<Delivery>,
+    pub(crate) health: watch::Sender<Health>,
+}
+
+/// Nobody wants events any more.
+struct Unwanted;
+
+impl Mappings {
+    /// Runs until nobody wants events any more.
+    pub(crate) async fn run(self) {
+        let mut resume = Resume::new(rand::random());
+        loop {
+            match resume.step(Instant::now().into_std()) {
+                Step::Wait(until) => sleep_until(until.into()).await,
+                Step::Connect(method) => {
+                    let Ok(end) = self.follow(method, &mut resume).await else { return };
+                    if self.ended(end, method, &mut resume).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// One stream, from its opening to its end. One batch after the other: the next is read once the one before is applied.
+    async fn follow(&self, method: Method, resume: &mut Resume) -> Result<Status, Unwanted> {
+        let mut stream = match Stream::open(&self.rpc, &self.hello, method).await {
+            Ok(stream) => stream,
+            Err(status) => return Ok(status),
+        };
+        loop {
+            let (mappings, complete) = match stream.next().await {
+                Ok(Some(message)) => message,
+                Ok(None) => return Ok(Status::unavailable("the server closed the stream")),
+                Err(status) => return Ok(status),
+            };
+            if let Some(opened) = resume.received() {
+                tracing::info!("connected to management");
+                self.health.send_modify(|health| health.connected = true);
+                self.deliver(opened, Ack::none()).await?;
+            }
+            if !self.apply(mappings, complete).await? {
+                return Ok(Status::aborted("a batch was not applied"));
+            }
+            stream.acknowledge().await;
+        }
+    }
+
+    /// Whether the consumer acknowledged the batch.
+    async fn apply(&self, mappings: Vec<ProxyMapping>, complete: bool) -> Result<bool, Unwanted> {
+        let received = convert::batch(mappings, complete);
+        for invalid in received.unidentified {
+            tracing::warn!("management sent a mapping that belongs to nobody: {invalid}");
+        }
+        let (applied, acknowledged) = oneshot::channel();
+        let ack = Ack::new(move || {
+            let _ = applied.send(());
+        });
+        self.deliver(SyncEvent::Batch(received.batch), ack).await?;
+        let applied = acknowledged.await.is_ok();
+        if applied && complete {
+            self.health.send_modify(|health| health.synced = true);
+        }
+        Ok(applied)
+    }
+
+    async fn ended(&self, status: Status, method: Method, resume: &mut Resume) -> Result<(), Unwanted> {
+        let end = if status.code() == Code::Unimplemented { End::Unimplemented } else { End::Lost };
+        let lost = resume.ended(end, Instant::now().into_std());
+        self.health.send_modify(|health| health.connected = false);
+        match (lost, resume.step(Instant::now().into_std())) {
+            (None, Step::Connect(_)) => tracing::debug!("management has no {method:?} stream: {}", describe(&status)),
+            (Some(event), _) => {
+                tracing::warn!("lost management, services go on as they are: {}", describe(&status));
+                self.deliver(event, Ack::none()).await?;
+            }
+            (None, Step::Wait(_)) => tracing::warn!("no connection to management: {}", describe(&status)),
+        }
+        Ok(())
+    }
+
+    async fn deliver(&self, event: SyncEvent, ack: Ack) -> Result<(), Unwanted> {
+        self.events.send(Delivery { event, ack }).await.map_err(|_| Unwanted)
+    }
+}
+
+/// An open mapping stream of either kind.
+enum Stream {
+    Sync { responses: Streaming<SyncMappingsResponse>, requests: mpsc::Sender<SyncMappingsRequest> },
+    Legacy(Streaming<GetMappingUpdateResponse>),
+}
+
+impl Stream {
+    async fn open(rpc: &Rpc, hello: &Hello, method: Method) -> Result<Self, Status> {
+        match method {
+            Method::Sync => {
+                let (requests, outgoing) = mpsc::channel(1);
+                let _ = requests.try_send(SyncMappingsRequest { msg: Some(Msg::Init(hello.to_init())) });
+                let responses = rpc.management().sync_mappings(ReceiverStream::new(outgoing)).await?.into_inner();
+                Ok(Self::Sync { responses, requests })
+            }
+            Method::Legacy => {
+                Ok(Self::Legacy(rpc.management().get_mapping_update(hello.to_legacy()).await?.into_inner()))
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<(Vec<ProxyMapping>, bool)>, Status> {
+        match self {
+            Self::Sync { responses, .. } => {
+                Ok(responses.message().await?.map(|message| (message.mapping, message.initial_sync_complete)))
+            }
+            Self::Legacy(responses) => {
+                Ok(responses.message().await?.map(|message| (message.mapping, message.initial_sync_complete)))
+            }
+        }
+    }
+
+    /// A server that does not take it any more says why with the next message.
+    async fn acknowledge(&self) {
+        match self {
+            Self::Sync { requests, .. } => {
+                let _ = requests.send(SyncMappingsRequest { msg: Some(Msg::Ack(SyncMappingsAck {})) }).await;
+            }
+            Self::Legacy(_) => {}
+        }
+    }
+}
