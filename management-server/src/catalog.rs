@@ -87,11 +87,7 @@ pub(crate) fn diff(old: &Catalog, new: &Catalog) -> Vec<Edit> {
     gone.chain(there).collect()
 }
 
-fn members(
-    service: &Service,
-    desired: &Desired,
-    hashes: &BTreeMap<String, PasswordHash>,
-) -> BTreeMap<String, Member> {
+fn members(service: &Service, desired: &Desired, hashes: &BTreeMap<String, PasswordHash>) -> BTreeMap<String, Member> {
     let names = match &service.access {
         Access::Open => &[][..],
         Access::Basic(names) => names,

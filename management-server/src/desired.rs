@@ -1,3 +1,5 @@
+//! What somebody wants published, as types.
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -182,7 +182,8 @@ impl Store {
             let hash = column(row.try_get("password_hash")?, PasswordHash::parse)?;
             found.hashes.insert(row.try_get("name")?, hash);
         }
-        let keys = sqlx::query("SELECT service, access, seed FROM session_keys WHERE account = ?").bind(account.as_str());
+        let keys =
+            sqlx::query("SELECT service, access, seed FROM session_keys WHERE account = ?").bind(account.as_str());
         for row in keys.fetch_all(&self.0).await? {
             let seed = SessionSeed { access: bytes(&row, "access")?, seed: Zeroizing::new(bytes(&row, "seed")?) };
             found.keys.insert(column(row.try_get("service")?, ServiceId::parse)?, seed);
@@ -276,7 +277,10 @@ impl Store {
                 .await?;
         }
         if !observed.proxies.is_empty() {
-            sqlx::query("DELETE FROM proxies WHERE last_seen < ?").bind(observed.forget_before).execute(&mut *tx).await?;
+            sqlx::query("DELETE FROM proxies WHERE last_seen < ?")
+                .bind(observed.forget_before)
+                .execute(&mut *tx)
+                .await?;
         }
         tx.commit().await?;
         Ok(())

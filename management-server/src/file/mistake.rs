@@ -59,7 +59,7 @@ impl<'t> Findings<'t> {
     }
 }
 
-/// ` Did you mean …?` as a remedy: the known word that is at most two slips away.
+/// The known word that is at most two slips away.
 pub(super) fn closest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let limit = (word.chars().count() / 3).clamp(1, 2);
     known

@@ -82,7 +82,11 @@ pub fn parse(text: &str, folder: &Path) -> Result<Desired, Vec<Mistake>> {
     let (root, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
         let at = error.span().unwrap_or(text.len()..text.len());
-        findings.add(&at, format!("this is not TOML: {}", error.message()), "see https://toml.io for how it is written");
+        findings.add(
+            &at,
+            format!("this is not TOML: {}", error.message()),
+            "see https://toml.io for how it is written",
+        );
     }
     if !errors.is_empty() {
         return Err(findings.into_mistakes());

@@ -39,11 +39,6 @@ impl<'w> Section<'w> {
         &self.name
     }
 
-    /// Where it begins.
-    pub(super) fn at(&self) -> &Range<usize> {
-        &self.at
-    }
-
     pub(super) fn findings(&self) -> &'w Findings<'w> {
         self.findings
     }
@@ -93,7 +88,7 @@ impl<'w> Section<'w> {
             return None;
         };
         let mut texts = Vec::new();
-        for item in list.iter() {
+        for item in list {
             match item.get_ref().as_str() {
                 Some(text) => texts.push(Spanned::new(item.span(), text)),
                 None => self.wrong_type(key, item, "a list of texts in quotes", example),

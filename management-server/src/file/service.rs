@@ -1,3 +1,4 @@
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -12,8 +13,17 @@ use super::section::{Section, Wrong, printable};
 use super::values;
 
 const KNOWN: [&str; 11] = [
-    "host", "upstream", "access", "path", "pass_host_header", "rewrite_redirects", "headers", "allow", "block",
-    "timeout", "skip_tls_verify",
+    "host",
+    "upstream",
+    "access",
+    "path",
+    "pass_host_header",
+    "rewrite_redirects",
+    "headers",
+    "allow",
+    "block",
+    "timeout",
+    "skip_tls_verify",
 ];
 const PATH: [&str; 3] = ["path", "upstream", "strip"];
 /// NetBird's limit of custom headers.
@@ -111,7 +121,10 @@ fn empty_allow_list(section: &Section<'_>) {
 
 fn access(section: &Section<'_>, users: &BTreeSet<&str>) -> Option<Access> {
     let Some(value) = section.value("access") else {
-        section.missing("access", format!("add `{ACCESS}`, or `access = \"open\"` for everybody: nothing is open by accident"));
+        section.missing(
+            "access",
+            format!("add `{ACCESS}`, or `access = \"open\"` for everybody: nothing is open by accident"),
+        );
         return None;
     };
     match value.get_ref() {
@@ -135,7 +148,8 @@ fn access(section: &Section<'_>, users: &BTreeSet<&str>) -> Option<Access> {
                 let (message, remedy) = not_yet(key.get_ref());
                 section.findings().add(&key.span(), message, remedy);
             }
-            let known: Vec<&str> = ["basic"].into_iter().chain(later.iter().map(|key| key.get_ref().as_ref())).collect();
+            let known: Vec<&str> =
+                ["basic"].into_iter().chain(later.iter().map(|key| key.get_ref().as_ref())).collect();
             let inner = Section::new(section.findings(), table, value.span(), name, &known);
             if later.is_empty() { basic(&inner, value, users) } else { None }
         }
@@ -241,11 +255,15 @@ fn paths(section: &Section<'_>, options: &TargetOptions) -> Option<Vec<PathMappi
         };
         // `/app` and `/app/` are one prefix.
         let key = format!("/{}", mapping.path.trim_matches('/'));
-        if paths.contains_key(&key) {
-            let what = format!("the path `{key}` of {} is given twice", section.name());
-            section.findings().add(&at, what, "give each path once; `upstream` of the service itself is `/`");
-        } else {
-            paths.insert(key, mapping);
+        match paths.entry(key) {
+            Entry::Vacant(entry) => {
+                entry.insert(mapping);
+            }
+            Entry::Occupied(entry) => section.findings().add(
+                &at,
+                format!("the path `{}` of {} is given twice", entry.key(), section.name()),
+                "give each path once; `upstream` of the service itself is `/`",
+            ),
         }
     }
     (whole && !paths.is_empty()).then(|| paths.into_values().collect())

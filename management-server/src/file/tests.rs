@@ -133,25 +133,90 @@ const MISTAKES: &[(&str, usize, &str, &str)] = &[
     ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess={private=true}", 4, "`private` is not there yet", "basic"),
     ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess={}", 4, "names nobody", "basic"),
     ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess=true", 4, "\"open\" or a table, not true or false", "basic"),
-    ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess={basic='alice'}", 4, "a list of texts, not a text", "[\"alice\"]"),
+    (
+        "[service.a]\nhost='a.b'\nupstream='http://x'\naccess={basic='alice'}",
+        4,
+        "a list of texts, not a text",
+        "[\"alice\"]",
+    ),
     ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess={basic=[]}", 4, "lists no user", "at least one"),
     ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess={basic=['eve']}", 4, "no user `eve`", "add [user.eve]"),
-    ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess='open'\nallow=['x']", 5, "not an address range", "10.0.0.0/8"),
-    ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess='open'\nallow=[]", 5, "`allow` in [service.a] is empty", "remove"),
+    (
+        "[service.a]\nhost='a.b'\nupstream='http://x'\naccess='open'\nallow=['x']",
+        5,
+        "not an address range",
+        "10.0.0.0/8",
+    ),
+    (
+        "[service.a]\nhost='a.b'\nupstream='http://x'\naccess='open'\nallow=[]",
+        5,
+        "`allow` in [service.a] is empty",
+        "remove",
+    ),
     ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess='open'\ntimeout='30'", 5, "`30` is not a time", "30s"),
     ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess='open'\ntimeout='0s'", 5, "not a usable time", "30s"),
     ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess='open'\ntimeout='2000m'", 5, "not a usable time", "60m"),
-    ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess='open'\nheaders={Host='x'}", 5, "set by the proxy itself", "remove"),
-    ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess='open'\nheaders={X-NetBird-User='x'}", 5, "set by the proxy", "remove"),
-    ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess='open'\nheaders={'a b'='x'}", 5, "not a header name", "letters"),
-    ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess='open'\nheaders={A='x', a='y'}", 5, "set twice", "remove one"),
+    (
+        "[service.a]\nhost='a.b'\nupstream='http://x'\naccess='open'\nheaders={Host='x'}",
+        5,
+        "set by the proxy itself",
+        "remove",
+    ),
+    (
+        "[service.a]\nhost='a.b'\nupstream='http://x'\naccess='open'\nheaders={X-NetBird-User='x'}",
+        5,
+        "set by the proxy",
+        "remove",
+    ),
+    (
+        "[service.a]\nhost='a.b'\nupstream='http://x'\naccess='open'\nheaders={'a b'='x'}",
+        5,
+        "not a header name",
+        "letters",
+    ),
+    (
+        "[service.a]\nhost='a.b'\nupstream='http://x'\naccess='open'\nheaders={A='x', a='y'}",
+        5,
+        "set twice",
+        "remove one",
+    ),
     ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess='open'\nheaders={A=\"x\\ny\"}", 5, "line break", "one line"),
-    ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess='open'\nheaders={A=1}", 5, "must be a table of texts", "X-Api-Key"),
-    ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess='open'\npath='/x'", 5, "must be a list of tables", "[[service"),
-    ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess='open'\n[[service.a.path]]\npath='/x'", 5, "has no `upstream`", "add"),
-    ("[service.a]\nhost='a.b'\naccess='open'\n[[service.a.path]]\npath='x'\nupstream='http://x'", 5, "begin with `/`", "\"/api\""),
-    ("[service.a]\nhost='a.b'\naccess='open'\n[[service.a.path]]\npath='/a/../b'\nupstream='http://x'", 5, "segment", "/api"),
-    ("[service.a]\nhost='a.b'\naccess='open'\n[[service.a.path]]\npath='/a?b'\nupstream='http://x'", 5, "character", "/api"),
+    (
+        "[service.a]\nhost='a.b'\nupstream='http://x'\naccess='open'\nheaders={A=1}",
+        5,
+        "must be a table of texts",
+        "X-Api-Key",
+    ),
+    (
+        "[service.a]\nhost='a.b'\nupstream='http://x'\naccess='open'\npath='/x'",
+        5,
+        "must be a list of tables",
+        "[[service",
+    ),
+    (
+        "[service.a]\nhost='a.b'\nupstream='http://x'\naccess='open'\n[[service.a.path]]\npath='/x'",
+        5,
+        "has no `upstream`",
+        "add",
+    ),
+    (
+        "[service.a]\nhost='a.b'\naccess='open'\n[[service.a.path]]\npath='x'\nupstream='http://x'",
+        5,
+        "begin with `/`",
+        "\"/api\"",
+    ),
+    (
+        "[service.a]\nhost='a.b'\naccess='open'\n[[service.a.path]]\npath='/a/../b'\nupstream='http://x'",
+        5,
+        "segment",
+        "/api",
+    ),
+    (
+        "[service.a]\nhost='a.b'\naccess='open'\n[[service.a.path]]\npath='/a?b'\nupstream='http://x'",
+        5,
+        "character",
+        "/api",
+    ),
     (
         "[service.a]\nhost='a.b'\nupstream='http://x'\naccess='open'\n[[service.a.path]]\npath='/'\nupstream='http://y'",
         5,
@@ -189,7 +254,8 @@ fn each_mistake_has_its_line_and_remedy() {
 
 #[test]
 fn all_mistakes_come_at_once_in_order() {
-    let text = "[user.alice]\npassword = 1\n[service.a]\nhost = 'a b'\nupstream = 'x'\nacess = 'open'\n[log]\nlevel = 'x'";
+    let text =
+        "[user.alice]\npassword = 1\n[service.a]\nhost = 'a b'\nupstream = 'x'\nacess = 'open'\n[log]\nlevel = 'x'";
     let lines: Vec<usize> = read(text).expect_err("bad").iter().map(|mistake| mistake.line).collect();
     assert_eq!(lines, [2, 3, 4, 5, 6, 8]);
 }
@@ -243,7 +309,11 @@ fn render(desired: &Desired) -> String {
 }
 
 fn users() -> impl Strategy<Value = Vec<(String, User)>> {
-    let user = ("[a-z][a-z.@ ]{0,8}[a-z]", "[^\\x00-\\x1f\\x7f\u{80}-\u{9f}]{1,20}", prop::collection::vec("[a-z]{1,5}", 0..3));
+    let user = (
+        "[a-z][a-z.@ ]{0,8}[a-z]",
+        "[^\\x00-\\x1f\\x7f\u{80}-\u{9f}]{1,20}",
+        prop::collection::vec("[a-z]{1,5}", 0..3),
+    );
     prop::collection::vec(
         user.prop_map(|(name, password, groups)| {
             (name, User { password: Password::Plain(Secret::new(password)), groups })

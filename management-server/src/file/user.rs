@@ -49,9 +49,8 @@ fn password(section: &Section<'_>) -> Option<Password> {
         text => Ok(Password::Plain(Secret::from(text))),
     });
     let hash = section.parsed("password_hash", "password_hash = \"$argon2id$…\"", |text| {
-        let secret = Secret::from(text);
-        match postern_auth::password::check_hash(&secret) {
-            Ok(()) => Ok(Password::Hash(secret)),
+        match postern_auth::password::PasswordHash::parse(text) {
+            Ok(_) => Ok(Password::Hash(Secret::from(text))),
             Err(error) => Err(Wrong::new(
                 format!("the password hash cannot be used: {error}"),
                 "write an Argon2id hash such as `$argon2id$v=19$m=19456,t=2,p=1$…`, or `password` in its place",

@@ -13,9 +13,23 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Headers that the connection, HTTP itself or the proxy answers for.
 const NOT_CUSTOM: [&str; 17] = [
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
-    "transfer-encoding", "upgrade", "content-length", "content-type", "cookie", "forwarded", "x-forwarded-for",
-    "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto",
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "content-length",
+    "content-type",
+    "cookie",
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
 ];
 
 pub(super) fn service_id(text: &str) -> Result<ServiceId, Wrong> {

@@ -1,0 +1,7 @@
+//! `management.ProxyService` and `postern.v1.Proxy`, as proxies call them.
+
+mod logs;
+mod mappings;
+mod service;
+
+pub(crate) use service::Rpc;
