@@ -47,7 +47,8 @@ pub(crate) fn compile(mapping: &Mapping, predecessor: Option<&Predecessor>, epoc
     let earlier = Earlier::of(predecessor);
     let mut routes: HashMap<Prefix, Arc<Route>> = HashMap::with_capacity(mapping.paths.len());
     for path in &mapping.paths {
-        let route = route(mapping, path, &service, &door, |prefix| earlier.upstream_epoch(prefix, path).unwrap_or(epoch))?;
+        let route =
+            route(mapping, path, &service, &door, |prefix| earlier.upstream_epoch(prefix, path).unwrap_or(epoch))?;
         if let Some(twin) = routes.insert(route.prefix.clone(), Arc::new(route)) {
             return Err(format!("the path {} is given twice; keep one of them", twin.prefix));
         }
@@ -136,9 +137,7 @@ fn access(mapping: &Mapping) -> Result<Access, String> {
     }
     match authentication.deliberately_open {
         None | Some(true) => Ok(Access::Open),
-        Some(false) => {
-            Err("nobody may enter: it is neither open nor has it a login; give it one of them".to_owned())
-        }
+        Some(false) => Err("nobody may enter: it is neither open nor has it a login; give it one of them".to_owned()),
     }
 }
 
@@ -220,8 +219,8 @@ pub(crate) mod samples {
 
     use http::HeaderName;
     use postern_model::{
-        AccountId, Authentication, Challenge, HeaderAuth, HostName, Mapping, Mode, PathMapping, Restrictions, ServiceId,
-        SessionKey, Target, TargetOptions,
+        AccountId, Authentication, Challenge, HeaderAuth, HostName, Mapping, Mode, PathMapping, Restrictions,
+        ServiceId, SessionKey, Target, TargetOptions,
     };
 
     /// An open service with one path that leads to `target` directly.

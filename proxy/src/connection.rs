@@ -7,12 +7,12 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Limits;
@@ -30,6 +30,8 @@ pub(crate) struct Pulse {
     head_since: AtomicU64,
     /// Since when the client has not taken what we have for it; `NEVER` if it takes it.
     blocked_since: AtomicU64,
+    /// An answer was complete before the request: what is left of it is still coming in.
+    unread: AtomicBool,
 }
 
 const NEVER: u64 = u64::MAX;
@@ -42,6 +44,7 @@ impl Pulse {
             idle_since: AtomicU64::new(0),
             head_since: AtomicU64::new(NEVER),
             blocked_since: AtomicU64::new(NEVER),
+            unread: AtomicBool::new(false),
         })
     }
 
@@ -58,6 +61,11 @@ impl Pulse {
         if left == 0 {
             self.idle_since.store(self.now(), Relaxed);
         }
+    }
+
+    /// A request was answered before it was read to its end.
+    pub(crate) fn leave_unread(&self) {
+        self.unread.store(true, Relaxed);
     }
 
     /// When the connection has to end unless something happens.
@@ -191,27 +199,66 @@ pub(crate) enum End {
     Overdue,
 }
 
-/// Runs a connection to its end, its deadlines included. Once `draining` fires, it ends after what it is at.
-pub(crate) async fn drive(connection: impl Graceful, pulse: &Pulse, limits: &Limits, draining: &CancellationToken) -> End {
-    let mut connection = pin!(connection);
+/// Runs a connection to its end, its deadlines included. Once `draining` fires or a deadline passes, it ends after what it is at;
+/// after a deadline, and once `revoked` says so, it has [`FAREWELL`] for that.
+pub(crate) async fn drive(
+    mut connection: Pin<&mut impl Graceful>,
+    pulse: &Pulse,
+    limits: &Limits,
+    draining: &CancellationToken,
+    revoked: impl Fn() -> bool,
+) -> End {
     let mut alarm = pin!(Alarm::new(Instant::now() + limits.idle));
     let mut draining = pin!(draining.cancelled());
     let mut finishing = false;
+    let mut cut = None;
     poll_fn(|cx| {
         if !finishing && draining.as_mut().poll(cx).is_ready() {
             finishing = true;
             connection.as_mut().finish();
         }
-        if let Poll::Ready(outcome) = connection.as_mut().poll(cx) {
-            return Poll::Ready(End::Done(outcome));
-        }
-        match pulse.deadline(limits) {
-            Some(deadline) => alarm.as_mut().poll_at(deadline, cx).map(|()| End::Overdue),
-            None => Poll::Pending,
+        loop {
+            if let Poll::Ready(outcome) = connection.as_mut().poll(cx) {
+                return Poll::Ready(End::Done(outcome));
+            }
+            if cut.is_none() && revoked() {
+                cut = Some(Instant::now() + FAREWELL);
+            }
+            let Some(deadline) = cut.or_else(|| pulse.deadline(limits)) else { return Poll::Pending };
+            ready!(alarm.as_mut().poll_at(deadline, cx));
+            if cut.is_some() {
+                return Poll::Ready(End::Overdue);
+            }
+            cut = Some(Instant::now() + FAREWELL);
+            finishing = true;
+            connection.as_mut().finish();
         }
     })
     .await
 }
+
+/// For what closing a connection properly takes: the GOAWAY, the close_notify.
+pub(crate) const FAREWELL: Duration = Duration::from_millis(250);
+
+/// Takes in what a client is still sending when its connection ends with an answer, so that the kernel does not reset the
+/// connection and with it the answer. Bounded: whoever sends on regardless is cut off.
+pub(crate) async fn linger(mut io: impl AsyncRead + Unpin, pulse: &Pulse) {
+    if !pulse.unread.load(Relaxed) {
+        return;
+    }
+    let mut buffer = vec![0; 16 * 1024];
+    let discard = async {
+        for _ in 0..LINGER_READS {
+            if matches!(io.read(&mut buffer).await, Ok(0) | Err(_)) {
+                return;
+            }
+        }
+    };
+    let _too_long = timeout(LINGER, discard).await;
+}
+
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_READS: usize = 64;
 
 pin_project_lite::pin_project! {
     /// A timer for a deadline that moves: touched only if the deadline comes nearer, or when it rings too early.

@@ -93,3 +93,139 @@ impl Controller {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use arc_swap::ArcSwap;
+    use parking_lot::Mutex;
+    use postern_model::{
+        AccessLogLine, Ack, Authenticate, Authenticated, Batch, BoxFuture, Change, Delivery, ManagementError, Mapping,
+        OneTimeToken, Secret, ServiceId, ServiceState, StatusUpdate,
+    };
+    use tokio::sync::{mpsc, oneshot};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::compile::samples;
+    use crate::live::Revocation;
+    use crate::orders::Order;
+
+    struct Script(mpsc::UnboundedReceiver<Delivery>);
+
+    impl MappingEvents for Script {
+        fn next(&mut self) -> BoxFuture<'_, Option<Delivery>> {
+            Box::pin(self.0.recv())
+        }
+    }
+
+    #[derive(Default)]
+    struct Listener(Mutex<Vec<StatusUpdate>>);
+
+    impl Management for Listener {
+        fn authenticate(&self, _: Authenticate) -> BoxFuture<'_, Result<Authenticated, ManagementError>> {
+            Box::pin(async { Ok(Authenticated::No) })
+        }
+
+        fn report(&self, status: StatusUpdate) {
+            self.0.lock().push(status);
+        }
+
+        fn log(&self, _: AccessLogLine) {}
+
+        fn lines_dropped(&self) -> u64 {
+            0
+        }
+    }
+
+    struct World {
+        events: mpsc::UnboundedSender<Delivery>,
+        orders: mpsc::UnboundedReceiver<Order>,
+        management: Arc<Listener>,
+        router: Router,
+        health: Arc<Health>,
+        shutdown: CancellationToken,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    fn world() -> World {
+        let (events, script) = mpsc::unbounded_channel();
+        let (order, orders) = mpsc::unbounded_channel();
+        let management = Arc::new(Listener::default());
+        let router: Router = Arc::new(ArcSwap::default());
+        let health = Health::new();
+        let shutdown = CancellationToken::new();
+        let controller = Controller {
+            events: Box::new(Script(script)),
+            management: Arc::clone(&management) as _,
+            covers: Box::new(|_| true),
+            router: Arc::clone(&router),
+            workers: Workers::new(vec![order]),
+            health: Arc::clone(&health),
+            metrics: Metrics::new(Arc::clone(&management) as _),
+        };
+        let task = tokio::spawn(controller.run(shutdown.clone()));
+        World { events, orders, management, router, health, shutdown, task }
+    }
+
+    impl World {
+        /// Delivers an event and waits for its acknowledgement.
+        async fn deliver(&self, event: SyncEvent) {
+            let (acked, ack) = oneshot::channel();
+            let ack_it = Ack::new(move || acked.send(()).expect("somebody waits"));
+            self.events.send(Delivery { event, ack: ack_it }).expect("the controller runs");
+            timeout(Duration::from_secs(5), ack).await.expect("acknowledged in time").expect("acknowledged");
+        }
+
+        async fn batch(&self, changes: Vec<Change>, complete: bool) {
+            self.deliver(SyncEvent::Batch(Batch { changes, initial_sync_complete: complete })).await;
+        }
+    }
+
+    fn upsert(mapping: Mapping) -> Change {
+        Change::Upsert(Box::new(mapping), OneTimeToken(Secret::from("once")))
+    }
+
+    #[tokio::test]
+    async fn an_acknowledged_batch_is_in_force() {
+        let mut world = world();
+        world.health.set_bound();
+        world.deliver(SyncEvent::Opened).await;
+        let mapping = samples::mapping("svc", "app.example", "http://10.0.0.1");
+        world.batch(vec![upsert(mapping.clone())], false).await;
+        assert_eq!(world.router.load().host_count(), 1);
+        assert_eq!(world.management.0.lock().last().map(|report| report.state), Some(ServiceState::Active));
+
+        world.batch(Vec::new(), true).await;
+        timeout(Duration::from_secs(5), world.health.ready()).await.expect("ready after the snapshot");
+        let table = world.router.load_full();
+        world.deliver(SyncEvent::Lost).await;
+        world.deliver(SyncEvent::Opened).await;
+        world.batch(vec![upsert(mapping)], true).await;
+        assert!(Arc::ptr_eq(&table, &world.router.load_full()), "a repetition changes nothing");
+        assert!(world.orders.try_recv().is_err());
+
+        world.batch(vec![Change::Remove(ServiceId::parse("svc").expect("an id"))], false).await;
+        assert_eq!(world.router.load().host_count(), 0);
+        match world.orders.try_recv() {
+            Ok(Order::Revoke(list)) => assert!(matches!(&*list, [Revocation::Service { .. }]), "{list:?}"),
+            other => panic!("{other:?}"),
+        }
+        world.shutdown.cancel();
+        timeout(Duration::from_secs(5), world.task).await.expect("ends").expect("does not panic");
+    }
+
+    #[tokio::test]
+    async fn what_is_published_outlives_the_stream() {
+        let World { events, router, task, shutdown: _shutdown, .. } = {
+            let world = world();
+            world.deliver(SyncEvent::Opened).await;
+            world.batch(vec![upsert(samples::mapping("svc", "app.example", "http://10.0.0.1"))], true).await;
+            world
+        };
+        drop(events);
+        timeout(Duration::from_secs(5), task).await.expect("ends").expect("does not panic");
+        assert_eq!(router.load().host_count(), 1);
+    }
+}

@@ -84,10 +84,8 @@ pub(crate) enum Kind {
     UpstreamTimeout,
     /// The upstream broke off, or its answer is not HTTP.
     UpstreamBroken,
-    /// A limit of ours is reached.
-    Overloaded,
-    /// We are about to stop.
-    ShuttingDown,
+    /// The client stopped sending its body.
+    ClientStalled,
     /// The client went away.
     ClientGone,
 }
@@ -112,6 +110,7 @@ impl Kind {
             | Self::NoRoute
             | Self::AmbiguousPath
             | Self::Restricted
+            | Self::ClientStalled
             | Self::ClientGone => Side::Client,
             Self::Refused(refusal) => match refusal {
                 Refusal::Unavailable => Side::Proxy,
@@ -119,7 +118,7 @@ impl Kind {
                     Side::Client
                 }
             },
-            Self::Revoked | Self::Overloaded | Self::ShuttingDown => Side::Proxy,
+            Self::Revoked => Side::Proxy,
             Self::UpstreamConnect(_) | Self::UpstreamTimeout | Self::UpstreamBroken => Side::Upstream,
         }
     }
@@ -132,19 +131,12 @@ impl Kind {
             Self::NoRoute => "no_route",
             Self::AmbiguousPath => "path_ambiguous",
             Self::Restricted => "ip_restricted",
-            Self::Refused(refusal) => match refusal {
-                Refusal::Challenge { .. } => "unauthenticated",
-                Refusal::Denied(_) => "denied",
-                Refusal::CrossOrigin => "cross_origin",
-                Refusal::TooMany => "too_many_attempts",
-                Refusal::Unavailable => "auth_unavailable",
-            },
+            Self::Refused(refusal) => refusal.reason(),
             Self::Revoked => "revoked",
             Self::UpstreamConnect(failure) => failure.as_str(),
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamBroken => "upstream_broken",
-            Self::Overloaded => "overloaded",
-            Self::ShuttingDown => "shutting_down",
+            Self::ClientStalled => "client_stalled",
             Self::ClientGone => "client_gone",
         }
     }

@@ -183,3 +183,93 @@ fn respond(status: StatusCode, media_type: &'static str, body: String) -> Respon
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::metrics::tests::Lossy;
+
+    struct Served {
+        addr: SocketAddr,
+        health: Arc<Health>,
+        shutdown: CancellationToken,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    async fn served() -> Served {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let addr = listener.local_addr().expect("has an address");
+        let (health, shutdown) = (Health::new(), CancellationToken::new());
+        let metrics = Metrics::new(Arc::new(Lossy));
+        let task = tokio::spawn(serve(listener, Arc::clone(&health), metrics, shutdown.clone()));
+        Served { addr, health, shutdown, task }
+    }
+
+    /// Sends a request and gives its status and body.
+    async fn ask(addr: SocketAddr, request: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(addr).await.expect("connects");
+        let head = format!("{request} HTTP/1.1\r\nHost: health\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.expect("writes");
+        let mut answer = String::new();
+        timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("answers").expect("reads");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        (head[9..12].parse().expect("a status"), body.to_owned())
+    }
+
+    async fn status(served: &Served, path: &str) -> u16 {
+        ask(served.addr, &format!("GET {path}")).await.0
+    }
+
+    #[tokio::test]
+    async fn readiness_needs_listeners_and_one_snapshot_and_outlives_management() {
+        let served = served().await;
+        assert_eq!(status(&served, "/healthz/live").await, 200);
+        assert_eq!(status(&served, "/healthz/ready").await, 503);
+        served.health.set_bound();
+        served.health.set_connected(true);
+        assert_eq!(status(&served, "/healthz/ready").await, 503);
+        served.health.set_synced();
+        timeout(PATIENCE, served.health.ready()).await.expect("ready");
+        assert_eq!(status(&served, "/healthz/ready").await, 200);
+        assert_eq!(status(&served, "/healthz/startup").await, 200);
+
+        served.health.set_connected(false);
+        let (code, body) = ask(served.addr, "GET /healthz").await;
+        let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!((code, &body["status"]), (200, &json!("ok")));
+        assert_eq!(body["checks"]["management_connected"], json!(false));
+
+        served.health.set_draining();
+        assert_eq!(status(&served, "/healthz/ready").await, 503);
+        assert_eq!(status(&served, "/healthz/startup").await, 200);
+        assert_eq!(status(&served, "/healthz/live").await, 200);
+    }
+
+    #[tokio::test]
+    async fn nothing_but_reading_and_nothing_but_these_paths() {
+        let served = served().await;
+        for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+            assert_eq!(ask(served.addr, &format!("{method} /healthz/live")).await.0, 405, "{method}");
+        }
+        for path in ["/", "/healthz/", "/debug", "/metrics/x"] {
+            assert_eq!(status(&served, path).await, 404, "{path}");
+        }
+        let (code, body) = ask(served.addr, "GET /metrics").await;
+        assert_eq!(code, 200);
+        assert!(body.contains("proxy_http_request_counter_total 0\n"), "{body}");
+        assert_eq!(ask(served.addr, "HEAD /metrics").await, (200, String::new()));
+    }
+
+    #[tokio::test]
+    async fn it_ends_with_its_owner() {
+        let served = served().await;
+        assert_eq!(status(&served, "/healthz/live").await, 200);
+        served.shutdown.cancel();
+        timeout(PATIENCE, served.task).await.expect("ends").expect("does not panic");
+        assert!(TcpStream::connect(served.addr).await.is_err());
+    }
+}

@@ -1,19 +1,33 @@
 //! The data plane: listeners, acceptor, routing table, reconciler, HTTP pipeline and upstreams.
 //!
-//! It knows management only through [`postern_model::Management`] and [`postern_model::MappingEvents`].
+//! It knows management only through [`postern_model::Management`] and [`postern_model::MappingEvents`]. [`start`] brings it up:
+//! one single-threaded worker per core serves requests, each with a listener, a pool of upstream connections and a registry of
+//! what is live; the controller and the health endpoint run on the caller's runtime. A request's way is told in
+//! `http/pipeline.rs`, a mapping's in `controller.rs`.
 
 mod acceptor;
 mod compile;
 mod config;
+mod connection;
 mod controller;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod health;
 mod http;
 mod listener;
 mod live;
 mod metrics;
+mod orders;
 mod reconcile;
 mod restrict;
+mod running;
 mod table;
+#[cfg(test)]
+mod tests;
+mod thread;
 mod upstream;
 mod worker;
+
+pub use config::{Config, ForwardedProto, Limits, UpstreamLimits};
+pub use running::{Running, StartError, start};

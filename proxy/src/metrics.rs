@@ -311,13 +311,14 @@ fn load(count: &AtomicU64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use postern_model::{AccessLogLine, Authenticate, Authenticated, BoxFuture, ManagementError, StatusUpdate};
 
     use super::*;
     use crate::compile::{compile, samples};
 
-    struct Lossy;
+    /// Has dropped seven lines.
+    pub(crate) struct Lossy;
 
     impl Management for Lossy {
         fn authenticate(&self, _: Authenticate) -> BoxFuture<'_, Result<Authenticated, ManagementError>> {

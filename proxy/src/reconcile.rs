@@ -54,10 +54,7 @@ impl Reconciler {
                 Plan::default()
             }
             SyncEvent::Batch(batch) => self.batch(batch, covers),
-            SyncEvent::Lost => {
-                self.snapshot = None;
-                Plan::default()
-            }
+            SyncEvent::Lost => Plan::default(),
         }
     }
 
@@ -149,12 +146,13 @@ impl Reconciler {
 
     /// What becomes of a service; `None` where it is not wanted.
     fn outcome(&mut self, id: &ServiceId, served: Option<&Predecessor>, compiled: &mut usize) -> Option<Outcome> {
-        let mapping = match self.wanted.get(id)? {
+        let wanted = self.wanted.get(id)?;
+        let mapping = match wanted {
             Wanted::Mapping(mapping) => mapping,
             Wanted::Rejected(rejected) => return Some(Outcome::Refused(rejected.reason.clone())),
         };
-        let holder = self.claims.get(&mapping.host).and_then(BTreeSet::first);
-        if let Some(holder) = holder.filter(|holder| *holder != id && claims(mapping)) {
+        let holder = wanted.claim().and_then(|host| self.claims.get(host)?.first());
+        if let Some(holder) = holder.filter(|holder| *holder != id) {
             let host = &mapping.host;
             return Some(Outcome::Refused(format!(
                 "the host {host} already belongs to the service {holder}; give one of them another host"
@@ -199,17 +197,13 @@ impl Wanted {
         }
     }
 
+    /// The host it wants on the main listener.
     fn claim(&self) -> Option<&HostName> {
         match self {
-            Self::Mapping(mapping) => claims(mapping).then_some(&mapping.host),
+            Self::Mapping(mapping) => (mapping.mode == Mode::Http && mapping.listen_port == 0).then_some(&mapping.host),
             Self::Rejected(_) => None,
         }
     }
-}
-
-/// Whether a mapping wants its host on the main listener.
-fn claims(mapping: &Mapping) -> bool {
-    mapping.mode == Mode::Http && mapping.listen_port == 0
 }
 
 /// How a service stands.
@@ -298,4 +292,559 @@ fn report(id: &ServiceId, wanted: &Wanted, outcome: &Outcome, covers: Covers<'_>
         Outcome::Refused(reason) => (ServiceState::Error, false, Some(reason.clone())),
     };
     StatusUpdate { service: id.clone(), account: wanted.account().clone(), state, certificate_issued, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+    use std::task::Poll;
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+    use http::{HeaderMap, HeaderName};
+    use ipnet::IpNet;
+    use postern_auth::{Access, Answers, Facts, Verdict, decide};
+    use postern_model::{OneTimeToken, Secret};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::compile::samples;
+    use crate::http::path::Prefix;
+    use crate::live::{Entry, Live};
+    use crate::table::Route;
+
+    fn id(text: &str) -> ServiceId {
+        ServiceId::parse(text).expect("an id")
+    }
+
+    fn sample(id: &str, host: &str) -> Mapping {
+        samples::mapping(id, host, "http://10.0.0.1:3000")
+    }
+
+    /// The token is a fresh one each time, as in a snapshot.
+    fn upsert(mapping: Mapping) -> Change {
+        Change::Upsert(Box::new(mapping), OneTimeToken(Secret::from(rand::random::<u64>().to_string().as_str())))
+    }
+
+    fn batch(changes: Vec<Change>) -> SyncEvent {
+        SyncEvent::Batch(Batch { changes, initial_sync_complete: false })
+    }
+
+    fn last_batch(changes: Vec<Change>) -> SyncEvent {
+        SyncEvent::Batch(Batch { changes, initial_sync_complete: true })
+    }
+
+    fn apply(reconciler: &mut Reconciler, event: SyncEvent) -> Plan {
+        reconciler.apply(event, &|_| true)
+    }
+
+    fn snapshot(reconciler: &mut Reconciler, mappings: impl IntoIterator<Item = Mapping>) -> Plan {
+        apply(reconciler, SyncEvent::Opened);
+        apply(reconciler, last_batch(mappings.into_iter().map(upsert).collect()))
+    }
+
+    fn hosts(reconciler: &Reconciler) -> Vec<&str> {
+        let mut hosts: Vec<_> = reconciler.table.services().map(|served| served.service().host.as_str()).collect();
+        hosts.sort_unstable();
+        hosts
+    }
+
+    fn states(plan: &Plan) -> Vec<(&str, ServiceState)> {
+        plan.reports.iter().map(|report| (report.service.as_str(), report.state)).collect()
+    }
+
+    fn is_quiet(plan: &Plan) -> bool {
+        plan.table.is_none() && plan.retire.is_empty() && plan.compiled == 0
+    }
+
+    #[test]
+    fn one_changed_mapping_of_ten_thousand_compiles_one_and_a_repetition_none() {
+        let mappings = || (0..10_000).map(|n| sample(&format!("svc-{n:05}"), &format!("app-{n}.example")));
+        let mut reconciler = Reconciler::default();
+        assert_eq!(snapshot(&mut reconciler, mappings()).compiled, 10_000);
+
+        let again = snapshot(&mut reconciler, mappings());
+        assert!(is_quiet(&again));
+        assert_eq!(again.reports.len(), 10_000, "the server may be another one and not know the states");
+
+        let before: HashMap<_, _> =
+            reconciler.table.services().map(|served| (served.service().id.clone(), served.clone())).collect();
+        let mut changed = sample("svc-04711", "app-4711.example");
+        changed.pass_host_header = true;
+        let plan = apply(&mut reconciler, batch(vec![upsert(changed)]));
+        assert_eq!((plan.compiled, plan.retire.len(), plan.reports.len()), (1, 0, 0));
+        let new: Vec<_> = reconciler.table.services().filter(|now| !now.is(&before[&now.service().id])).collect();
+        assert_eq!(new.len(), 1);
+        assert_eq!(new[0].service().id, id("svc-04711"));
+    }
+
+    #[test]
+    fn what_a_whole_snapshot_does_not_mention_goes_and_not_before() {
+        let mut reconciler = Reconciler::default();
+        snapshot(&mut reconciler, [sample("a", "a.example"), sample("b", "b.example")]);
+        assert!(is_quiet(&apply(&mut reconciler, SyncEvent::Lost)));
+        apply(&mut reconciler, SyncEvent::Opened);
+        assert!(is_quiet(&apply(&mut reconciler, batch(vec![upsert(sample("b", "b.example"))]))));
+        assert_eq!(hosts(&reconciler), ["a.example", "b.example"]);
+
+        // That stream dies; what the next one says counts alone.
+        apply(&mut reconciler, SyncEvent::Lost);
+        apply(&mut reconciler, SyncEvent::Opened);
+        apply(&mut reconciler, batch(vec![upsert(sample("c", "c.example"))]));
+        assert_eq!(hosts(&reconciler), ["a.example", "b.example", "c.example"]);
+        let plan = apply(&mut reconciler, last_batch(vec![upsert(sample("a", "a.example"))]));
+        assert!(plan.synced);
+        assert_eq!(hosts(&reconciler), ["a.example", "c.example"]);
+        assert_eq!(plan.retire, [Revocation::Service { service: id("b"), before: 3 }]);
+
+        let late = apply(&mut reconciler, last_batch(vec![]));
+        assert!(is_quiet(&late) && !late.synced, "a second flag on one stream says nothing");
+        snapshot(&mut reconciler, []);
+        assert!(hosts(&reconciler).is_empty());
+    }
+
+    #[test]
+    fn the_lower_id_has_the_host_until_it_goes() {
+        let mut reconciler = Reconciler::default();
+        let plan = apply(&mut reconciler, batch(vec![upsert(sample("b", "app.example"))]));
+        assert_eq!(states(&plan), [("b", ServiceState::Active)]);
+        let plan = apply(&mut reconciler, batch(vec![upsert(sample("a", "app.example"))]));
+        assert_eq!(states(&plan), [("a", ServiceState::Active), ("b", ServiceState::Error)]);
+        assert!(
+            plan.reports[1].error.as_deref().is_some_and(|error| error.contains("service a")),
+            "{:?}",
+            plan.reports
+        );
+        assert_eq!(plan.retire.iter().map(Revocation::service).collect::<Vec<_>>(), [&id("b")]);
+        assert_eq!(plan.compiled, 1);
+
+        let mut broken = sample("a", "app.example");
+        broken.private = true;
+        let plan = apply(&mut reconciler, batch(vec![upsert(broken)]));
+        assert_eq!(states(&plan), [("a", ServiceState::Error)]);
+        assert!(hosts(&reconciler).is_empty(), "an unservable holder does not open its host to another service");
+
+        let plan = apply(&mut reconciler, batch(vec![Change::Remove(id("a"))]));
+        assert_eq!(states(&plan), [("b", ServiceState::Active)]);
+        assert_eq!(hosts(&reconciler), ["app.example"]);
+    }
+
+    #[test]
+    fn a_rejected_change_ends_the_service_and_is_reported() {
+        let mut reconciler = Reconciler::default();
+        snapshot(&mut reconciler, [sample("a", "a.example"), sample("b", "b.example")]);
+        let account = AccountId::parse("account").expect("an id");
+        let rejected = Rejected { service: id("a"), account, reason: "paths[0].target: no scheme".to_owned() };
+        let plan = apply(&mut reconciler, batch(vec![Change::Rejected(rejected.clone())]));
+        assert_eq!(hosts(&reconciler), ["b.example"]);
+        assert_eq!(plan.retire.len(), 1);
+        assert_eq!(states(&plan), [("a", ServiceState::Error)]);
+        assert_eq!(plan.reports[0].error.as_deref(), Some("paths[0].target: no scheme"));
+        let again = apply(&mut reconciler, batch(vec![Change::Rejected(rejected)]));
+        assert!(is_quiet(&again) && again.reports.is_empty());
+        let plan = apply(&mut reconciler, batch(vec![upsert(sample("a", "a.example"))]));
+        assert_eq!(states(&plan), [("a", ServiceState::Active)]);
+    }
+
+    #[test]
+    fn a_report_says_whether_there_is_a_certificate() {
+        let mut reconciler = Reconciler::default();
+        let covered = |host: &HostName| host.as_str() == "a.example";
+        let changes = vec![upsert(sample("a", "a.example")), upsert(sample("b", "b.example"))];
+        let plan = reconciler.apply(batch(changes), &covered);
+        let issued: Vec<_> = plan.reports.iter().map(|report| report.certificate_issued).collect();
+        assert_eq!(issued, [true, false]);
+        assert_eq!(states(&plan), [("a", ServiceState::Active), ("b", ServiceState::Active)]);
+    }
+
+    #[test]
+    fn a_snapshot_reports_each_service_once_however_many_batches_it_takes() {
+        let mut reconciler = Reconciler::default();
+        snapshot(&mut reconciler, [sample("a", "a.example")]);
+        apply(&mut reconciler, SyncEvent::Opened);
+        let first =
+            apply(&mut reconciler, batch(vec![upsert(sample("a", "a.example")), upsert(sample("b", "b.example"))]));
+        assert_eq!(states(&first), [("b", ServiceState::Active)]);
+        let last = apply(&mut reconciler, last_batch(vec![upsert(sample("c", "c.example"))]));
+        assert_eq!(states(&last), [("c", ServiceState::Active), ("a", ServiceState::Active)]);
+    }
+
+    #[test]
+    fn a_service_with_a_port_of_its_own_does_not_hold_the_host() {
+        let mut reconciler = Reconciler::default();
+        let [mut tcp, http] = ["a", "b"].map(|id| sample(id, "app.example"));
+        tcp.mode = Mode::Tcp;
+        let plan = apply(&mut reconciler, batch(vec![upsert(tcp.clone()), upsert(http)]));
+        assert_eq!(states(&plan), [("a", ServiceState::Error), ("b", ServiceState::Active)]);
+        tcp.id = id("c");
+        let plan = apply(&mut reconciler, batch(vec![upsert(tcp)]));
+        assert!(plan.reports[0].error.as_deref().is_some_and(|error| error.contains("mode tcp")), "{:?}", plan.reports);
+    }
+
+    #[test]
+    fn there_and_back_in_one_batch_is_no_change() {
+        let mut reconciler = Reconciler::default();
+        snapshot(&mut reconciler, [sample("a", "a.example")]);
+        let changes =
+            vec![Change::Remove(id("a")), upsert(sample("a", "other.example")), upsert(sample("a", "a.example"))];
+        let plan = apply(&mut reconciler, batch(changes));
+        assert!(is_quiet(&plan) && plan.reports.is_empty());
+    }
+
+    // --- against a smaller model
+
+    const IDS: [&str; 4] = ["a", "b", "c", "d"];
+    const HOSTS: [&str; 3] = ["one.example", "two.example", "three.example"];
+    const PATHS: [&str; 3] = ["/", "/x", "/x/y"];
+
+    /// A mapping, reduced to what the model distinguishes.
+    #[derive(Clone, Debug, PartialEq)]
+    struct Shape {
+        access: ShapeAccess,
+        private: bool,
+        tcp: bool,
+        /// By path: the upstream, or none.
+        upstreams: [Option<u8>; 3],
+        custom_header: bool,
+        timeout: bool,
+    }
+
+    #[derive(Clone, Debug, PartialEq)]
+    struct ShapeAccess {
+        host: usize,
+        account: bool,
+        password: u8,
+        blocked: bool,
+    }
+
+    impl Shape {
+        fn mapping(&self, id: &str) -> Mapping {
+            let mut mapping = sample(id, HOSTS[self.access.host]);
+            if self.access.account {
+                mapping.account = AccountId::parse("other").expect("an id");
+            }
+            if self.access.password > 0 {
+                mapping.authentication = samples::basic(&self.access.password.to_string());
+            }
+            if self.access.blocked {
+                mapping.restrictions.blocked_cidrs = vec!["10.0.0.0/8".parse::<IpNet>().expect("a network")];
+            }
+            mapping.private = self.private;
+            mapping.mode = if self.tcp { Mode::Tcp } else { Mode::Http };
+            mapping.paths.clear();
+            for (path, upstream) in PATHS.iter().zip(self.upstreams) {
+                let Some(upstream) = upstream else { continue };
+                let mut path = samples::path(path, &format!("http://10.0.0.{upstream}"));
+                if self.custom_header {
+                    path.options.custom_headers = vec![(HeaderName::from_static("x-a"), Secret::from("1"))];
+                }
+                path.options.request_timeout = self.timeout.then_some(Duration::from_secs(5));
+                mapping.paths.push(path);
+            }
+            mapping
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Upsert(usize, Shape),
+        Remove(usize),
+        Reject(usize),
+        Send,
+        Complete,
+        Reopen,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let access = (0..HOSTS.len(), prop::bool::weighted(0.1), 0..3_u8, prop::bool::weighted(0.2))
+            .prop_map(|(host, account, password, blocked)| ShapeAccess { host, account, password, blocked });
+        let upstream = || prop::option::of(1..3_u8);
+        let shape = (
+            access,
+            prop::bool::weighted(0.1),
+            prop::bool::weighted(0.1),
+            [upstream(), upstream(), upstream()],
+            any::<bool>(),
+            any::<bool>(),
+        )
+            .prop_map(|(access, private, tcp, upstreams, custom_header, timeout)| Shape {
+                access,
+                private,
+                tcp,
+                upstreams,
+                custom_header,
+                timeout,
+            });
+        prop_oneof![
+            8 => (0..IDS.len(), shape).prop_map(|(id, shape)| Step::Upsert(id, shape)),
+            2 => (0..IDS.len()).prop_map(Step::Remove),
+            1 => (0..IDS.len()).prop_map(Step::Reject),
+            6 => Just(Step::Send),
+            2 => Just(Step::Complete),
+            1 => Just(Step::Reopen),
+        ]
+    }
+
+    /// Last write wins, the lowest id has the host; `None` is a rejected change.
+    #[derive(Default)]
+    struct Model {
+        wanted: BTreeMap<usize, Option<Shape>>,
+        mentioned: Option<BTreeSet<usize>>,
+    }
+
+    impl Model {
+        fn write(&mut self, id: usize, shape: Option<Option<Shape>>) {
+            self.mentioned.as_mut().map(|mentioned| mentioned.insert(id));
+            match shape {
+                Some(shape) => self.wanted.insert(id, shape),
+                None => self.wanted.remove(&id),
+            };
+        }
+
+        fn served(&self) -> BTreeMap<usize, Shape> {
+            let mut taken = BTreeSet::new();
+            let claims = self.wanted.iter().filter_map(|(id, shape)| Some((*id, shape.as_ref().filter(|s| !s.tcp)?)));
+            let winners = claims.filter(|(_, shape)| taken.insert(shape.access.host));
+            let servable = |shape: &Shape| !shape.private && shape.upstreams.iter().any(Option::is_some);
+            winners.filter(|(_, shape)| servable(shape)).map(|(id, shape)| (id, shape.clone())).collect()
+        }
+    }
+
+    /// What must be retired, as (service, path); no path stands for the whole service.
+    fn expected_retirements(before: &BTreeMap<usize, Shape>, after: &BTreeMap<usize, Shape>) -> BTreeSet<Retired> {
+        let mut retired = BTreeSet::new();
+        for (id, old) in before {
+            match after.get(id).filter(|new| new.access == old.access) {
+                None => {
+                    retired.insert((IDS[*id], None));
+                }
+                Some(new) => {
+                    let paths = PATHS.iter().zip(old.upstreams.iter().zip(&new.upstreams));
+                    let gone = paths.filter(|(_, (old, new))| old.is_some() && old != new);
+                    retired.extend(gone.map(|(path, _)| (IDS[*id], Some(*path))));
+                }
+            }
+        }
+        retired
+    }
+
+    type Retired = (&'static str, Option<&'static str>);
+
+    fn name(revocation: &Revocation) -> Retired {
+        let id = |id: &ServiceId| IDS.into_iter().find(|known| *known == id.as_str()).expect("a known id");
+        match revocation {
+            Revocation::Service { service, .. } => (id(service), None),
+            Revocation::Path { service, prefix, .. } => {
+                let is = |path: &&str| Prefix::parse(path).as_ref() == Ok(prefix);
+                (id(service), PATHS.into_iter().find(is))
+            }
+        }
+    }
+
+    /// Where an open route leads.
+    fn upstream(route: &Route) -> Option<String> {
+        let headers = HeaderMap::new();
+        let facts = Facts {
+            source: [127, 0, 0, 1].into(),
+            headers: &headers,
+            upgrade: false,
+            host: &route.service.host,
+            port: None,
+        };
+        match decide(&route.door, &facts, &Answers::default()) {
+            Verdict::Permit(permit) => Some(permit.redeem().key.host.to_string()),
+            Verdict::Ask(_) | Verdict::Refuse(_) => None,
+        }
+    }
+
+    fn check_table(table: &RoutingTable, served: &BTreeMap<usize, Shape>) -> Result<(), TestCaseError> {
+        prop_assert_eq!(table.host_count(), served.len());
+        for compiled in table.services() {
+            let service = compiled.service();
+            let index = IDS.iter().position(|id| *id == service.id.as_str()).expect("a known id");
+            let shape = served.get(&index);
+            prop_assert!(shape.is_some(), "{} is served", service.id);
+            let shape = shape.expect("just asserted");
+            let mapping = shape.mapping(IDS[index]);
+            prop_assert_eq!(&service.host, &mapping.host);
+            prop_assert_eq!(&service.account, &mapping.account);
+            prop_assert_eq!(&service.restrictions, &mapping.restrictions);
+            let expected = PATHS.iter().zip(shape.upstreams).filter_map(|(path, upstream)| Some((*path, upstream?)));
+            let expected: BTreeMap<_, _> =
+                expected.map(|(path, upstream)| (Prefix::parse(path).expect("a prefix"), upstream)).collect();
+            prop_assert_eq!(compiled.routes().len(), expected.len());
+            for route in compiled.routes() {
+                let door = route.door.door();
+                prop_assert_eq!(door.epoch, service.access_epoch);
+                prop_assert_eq!(door.access == Access::Open, shape.access.password == 0);
+                let target = format!("10.0.0.{}", expected[&route.prefix]);
+                prop_assert_eq!(upstream(route), (shape.access.password == 0).then_some(target));
+            }
+        }
+        Ok(())
+    }
+
+    /// A flow in a worker, and how it was admitted.
+    struct Flow {
+        entry: Entry,
+        long: bool,
+    }
+
+    impl Flow {
+        fn enter(live: &Rc<Live>, route: &Arc<Route>, long: bool) -> Self {
+            let entry = live.enter(route);
+            if long {
+                entry.set_long();
+            }
+            Self { entry, long }
+        }
+
+        fn concerned(&self, retired: &BTreeSet<Retired>) -> bool {
+            let route = self.entry.route();
+            retired.iter().any(|(id, path)| {
+                route.service.id.as_str() == *id
+                    && path.is_none_or(|path| self.long && Prefix::parse(path).as_ref() == Ok(&route.prefix))
+            })
+        }
+
+        fn ended(&self) -> bool {
+            std::future::poll_fn(|cx| match self.entry.poll_cancelled(cx) {
+                Poll::Ready(()) => Poll::Ready(true),
+                Poll::Pending => Poll::Ready(false),
+            })
+            .now_or_never()
+            .expect("ready at once")
+        }
+    }
+
+    /// The reconciler, the model, and a worker that follows.
+    #[derive(Default)]
+    struct World {
+        reconciler: Reconciler,
+        model: Model,
+        served: BTreeMap<usize, Shape>,
+        told: BTreeMap<ServiceId, StatusUpdate>,
+        epochs: HashMap<(ServiceId, u64), ShapeAccess>,
+        live: Rc<Live>,
+        flows: Vec<Flow>,
+        pending: Vec<Change>,
+    }
+
+    impl World {
+        fn step(&mut self, step: Step) -> Result<(), TestCaseError> {
+            match step {
+                Step::Upsert(index, shape) => {
+                    self.pending.push(upsert(shape.mapping(IDS[index])));
+                    self.model.write(index, Some(Some(shape)));
+                    Ok(())
+                }
+                Step::Remove(index) => {
+                    self.pending.push(Change::Remove(id(IDS[index])));
+                    self.model.write(index, None);
+                    Ok(())
+                }
+                Step::Reject(index) => {
+                    let account = AccountId::parse("account").expect("an id");
+                    let rejected = Rejected { service: id(IDS[index]), account, reason: "bad".to_owned() };
+                    self.pending.push(Change::Rejected(rejected));
+                    self.model.write(index, Some(None));
+                    Ok(())
+                }
+                Step::Send => self.send(false),
+                Step::Complete => self.send(true),
+                Step::Reopen => {
+                    self.send(false)?;
+                    for event in [SyncEvent::Lost, SyncEvent::Opened] {
+                        prop_assert!(is_quiet(&apply(&mut self.reconciler, event)));
+                    }
+                    self.model.mentioned = Some(BTreeSet::new());
+                    Ok(())
+                }
+            }
+        }
+
+        fn send(&mut self, complete: bool) -> Result<(), TestCaseError> {
+            let changes = std::mem::take(&mut self.pending);
+            let plan = if complete {
+                apply(&mut self.reconciler, last_batch(changes))
+            } else {
+                apply(&mut self.reconciler, batch(changes))
+            };
+            let mentioned = if complete { self.model.mentioned.take() } else { None };
+            prop_assert_eq!(plan.synced, mentioned.is_some());
+            if let Some(mentioned) = &mentioned {
+                self.model.wanted.retain(|id, _| mentioned.contains(id));
+            }
+            let served = self.model.served();
+            let retired = expected_retirements(&self.served, &served);
+            prop_assert_eq!(&plan.retire.iter().map(name).collect::<BTreeSet<_>>(), &retired);
+            prop_assert_eq!(plan.table.is_some(), served != self.served);
+            self.served = served;
+            check_table(&self.reconciler.table, &self.served)?;
+            self.check_epochs()?;
+            self.check_flows(&plan.retire, &retired)?;
+            self.check_reports(plan.reports, mentioned)
+        }
+
+        /// An access epoch means one access for ever.
+        fn check_epochs(&mut self) -> Result<(), TestCaseError> {
+            for compiled in self.reconciler.table.services() {
+                let service = compiled.service();
+                let index = IDS.iter().position(|id| *id == service.id.as_str()).expect("a known id");
+                let access = self.served[&index].access.clone();
+                let known = self.epochs.entry((service.id.clone(), service.access_epoch)).or_insert(access.clone());
+                prop_assert_eq!(&*known, &access);
+            }
+            Ok(())
+        }
+
+        /// A worker may admit by the new table before it hears of the revocations: that must not end.
+        fn check_flows(&mut self, revoked: &[Revocation], retired: &BTreeSet<Retired>) -> Result<(), TestCaseError> {
+            let routes = self.reconciler.table.services().flat_map(|compiled| compiled.routes());
+            let new: Vec<Flow> =
+                routes.flat_map(|route| [true, false].map(|long| Flow::enter(&self.live, route, long))).collect();
+            self.live.revoke(revoked);
+            for flow in &self.flows {
+                prop_assert_eq!(flow.ended(), flow.concerned(retired));
+            }
+            self.flows.retain(|flow| !flow.ended());
+            prop_assert!(new.iter().all(|flow| !flow.ended()));
+            self.flows.extend(new);
+            Ok(())
+        }
+
+        fn check_reports(
+            &mut self,
+            reports: Vec<StatusUpdate>,
+            mentioned: Option<BTreeSet<usize>>,
+        ) -> Result<(), TestCaseError> {
+            let mentioned = mentioned.unwrap_or_default();
+            let mentioned = |id: &ServiceId| mentioned.iter().any(|index| IDS[*index] == id.as_str());
+            let wanted = |id: &ServiceId| self.model.wanted.keys().any(|index| IDS[*index] == id.as_str());
+            self.told.retain(|id, _| wanted(id));
+            let mut seen = BTreeSet::new();
+            for report in reports {
+                prop_assert!(seen.insert(report.service.clone()), "reported twice: {:?}", report);
+                let earlier = self.told.insert(report.service.clone(), report.clone());
+                prop_assert!(mentioned(&report.service) || earlier.as_ref() != Some(&report), "again: {:?}", report);
+            }
+            for index in self.model.wanted.keys() {
+                let active = self.served.contains_key(index);
+                let told = self.told.get(&id(IDS[*index])).map(|report| report.state);
+                prop_assert_eq!(told, Some(if active { ServiceState::Active } else { ServiceState::Error }));
+            }
+            Ok(())
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_table_depends_on_the_desired_state_alone(steps in prop::collection::vec(step(), 1..60)) {
+            let mut world = World::default();
+            for step in steps {
+                world.step(step)?;
+            }
+            world.step(Step::Complete)?;
+        }
+    }
 }

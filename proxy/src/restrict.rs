@@ -19,7 +19,8 @@ pub(crate) fn restrict(restrictions: &Restrictions, client: IpAddr) -> Result<()
     if allowed && !within(&restrictions.blocked_cidrs) { Ok(()) } else { Err(Kind::Restricted.into()) }
 }
 
-fn contains(network: &IpNet, client: IpAddr) -> bool {
+/// Whether `client`, in its canonical form, is in `network`; one of mapped addresses holds the IPv4 addresses it maps.
+pub(crate) fn contains(network: &IpNet, client: IpAddr) -> bool {
     match (network, client) {
         (IpNet::V6(mapped), IpAddr::V4(client)) if mapped.prefix_len() >= 96 => {
             mapped.contains(&client.to_ipv6_mapped())

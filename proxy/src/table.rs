@@ -153,7 +153,7 @@ impl Compiled {
         // With nothing but `/` every reading ends at the same route.
         let only_root = matches!(&*self.routes, [route] if route.prefix.is_root());
         if !only_root {
-            for reading in path.readings() {
+            for reading in path.readings().ok_or(RouteError::Ambiguous)? {
                 if self.longest(|prefix| reading.starts_with(prefix)) != chosen {
                     return Err(RouteError::Ambiguous);
                 }

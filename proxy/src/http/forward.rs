@@ -1,1 +1,144 @@
-//! 
+//! Sending a request to its upstream, up to the head of the answer.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use crate::connection::Alarm;
+use crate::error::{Error, Kind, Result};
+use crate::http::exchange::Exchange;
+use crate::http::upload::{Flow, Hold, State, Upload};
+use crate::table::Upstream;
+use crate::upstream::{Lease, Pool};
+
+/// The head of an answer, its body still to come over the leased connection.
+pub(crate) struct Answer {
+    pub(crate) response: Response<Incoming>,
+    pub(crate) lease: Lease,
+}
+
+/// Sends `head` with the client's `body` and waits for the head of the answer. Both bodies flow at the same time, each at the
+/// pace of whoever takes it.
+///
+/// # Errors
+/// The upstream cannot be reached, breaks off, is too slow; or the client's body does not come.
+pub(crate) async fn forward(
+    exchange: &Exchange,
+    head: Request<()>,
+    body: Incoming,
+    upstream: &Arc<Upstream>,
+    expects_continue: bool,
+) -> Result<Answer> {
+    let worker = &exchange.conn().worker;
+    let limits = worker.pool.limits();
+    let upload = Upload::new(body, Arc::clone(upstream), worker.shared.config.limits.body);
+    let flow = Rc::clone(upload.flow());
+    exchange.uploads(&flow);
+    let mut request = head.map(|()| upload);
+    let hold = expects_continue.then(|| hold_back(&mut request, limits.expect_continue_timeout));
+
+    let patience = upstream.request_timeout.or(limits.response_header_timeout);
+    let dial = patience.map_or(limits.dial_timeout, |patience| patience.min(limits.dial_timeout));
+    let started = Instant::now();
+    let outcome = within(patience, &flow, send(&worker.pool, upstream, request, dial, &flow)).await;
+    worker.metrics.backend(started.elapsed());
+
+    let answer = outcome?;
+    flow.answered();
+    if let Some(hold) = hold {
+        hold.answered(answer.response.status());
+    }
+    Ok(answer)
+}
+
+/// Sends the request over an idle connection or a new one. A second try is made if the idle one turns out to be closed and
+/// hyper has not sent a byte of the request.
+async fn send(
+    pool: &Rc<Pool>,
+    upstream: &Arc<Upstream>,
+    mut request: Request<Upload>,
+    patience: Duration,
+    flow: &Flow,
+) -> Result<Answer> {
+    let mut lease = match pool.take(upstream) {
+        Some(lease) => lease,
+        None => dial(pool, upstream, patience).await?,
+    };
+    loop {
+        match lease.sender.try_send_request(request).await {
+            Ok(response) => return Ok(Answer { response, lease }),
+            Err(mut failure) => match failure.take_message() {
+                Some(unsent) if lease.reused => {
+                    request = unsent;
+                    lease = dial(pool, upstream, patience).await?;
+                }
+                Some(_) | None => return Err(explain(failure.into_error(), flow)),
+            },
+        }
+    }
+}
+
+/// Apart, because it is rare and large: every request would make room for it.
+fn dial<'a>(pool: &'a Rc<Pool>, upstream: &'a Arc<Upstream>, patience: Duration) -> LocalBoxFuture<'a, Result<Lease>> {
+    pool.dial(upstream, patience).boxed_local()
+}
+
+/// Whose fault it is that no answer came.
+fn explain(error: hyper::Error, flow: &Flow) -> Error {
+    let kind = match flow.state() {
+        State::Stalled => Kind::ClientStalled,
+        State::Broken => Kind::ClientGone,
+        State::Running | State::Complete | State::Abandoned => Kind::UpstreamBroken,
+    };
+    Error::with(kind, error)
+}
+
+pin_project_lite::pin_project! {
+    /// Bounds `work`. The time in which the client's body is still moving does not count: it is not the upstream's.
+    struct Within<'a, F> {
+        patience: Duration,
+        flow: &'a Flow,
+        #[pin]
+        work: F,
+        #[pin]
+        alarm: Option<Alarm>,
+    }
+}
+
+fn within<F>(patience: Option<Duration>, flow: &Flow, work: F) -> Within<'_, F> {
+    let alarm = patience.map(|patience| Alarm::new(flow.moved() + patience));
+    Within { patience: patience.unwrap_or_default(), flow, work, alarm }
+}
+
+impl<T, F: Future<Output = Result<T>>> Future for Within<'_, F> {
+    type Output = Result<T>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
+        let this = self.project();
+        if let Poll::Ready(outcome) = this.work.poll(cx) {
+            return Poll::Ready(outcome);
+        }
+        let Some(alarm) = this.alarm.as_pin_mut() else { return Poll::Pending };
+        alarm.poll_at(this.flow.moved() + *this.patience, cx).map(|()| Err(Kind::UpstreamTimeout.into()))
+    }
+}
+
+fn hold_back(request: &mut Request<Upload>, patience: Duration) -> Arc<Hold> {
+    let hold = Arc::new(Hold::default());
+    let told = Arc::clone(&hold);
+    hyper::ext::on_informational(request, move |response| {
+        if response.status() == StatusCode::CONTINUE {
+            told.release();
+        }
+    });
+    request.body_mut().hold(Arc::clone(&hold), Instant::now() + patience);
+    hold
+}

@@ -6,11 +6,12 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
+use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -89,18 +90,36 @@ impl Flow {
 #[derive(Debug, Default)]
 pub(crate) struct Hold {
     open: AtomicBool,
+    refused: AtomicBool,
     waker: AtomicWaker,
 }
 
 impl Hold {
+    /// The upstream wants the body.
     pub(crate) fn release(&self) {
         self.open.store(true, Ordering::Release);
         self.waker.wake();
     }
 
-    fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+    /// The upstream has answered without asking for the body: it may still take it, unless it refused.
+    pub(crate) fn answered(&self, status: StatusCode) {
+        if status.is_success() {
+            self.release();
+        } else {
+            self.refused.store(true, Ordering::Release);
+        }
+    }
+
+    fn poll(&self, alarm: Pin<&mut Alarm>, cx: &mut Context<'_>) -> Poll<()> {
         self.waker.register(cx.waker());
-        if self.open.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+        if self.open.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        if self.refused.load(Ordering::Acquire) {
+            return Poll::Pending;
+        }
+        let deadline = alarm.deadline();
+        alarm.poll_at(deadline, cx)
     }
 }
 
@@ -154,10 +173,7 @@ impl Upload {
 
     fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some((hold, alarm)) = &mut self.hold else { return Poll::Ready(()) };
-        let deadline = alarm.deadline();
-        if hold.poll(cx).is_pending() && alarm.as_mut().poll_at(deadline, cx).is_pending() {
-            return Poll::Pending;
-        }
+        ready!(hold.poll(alarm.as_mut(), cx));
         self.hold = None;
         Poll::Ready(())
     }

@@ -52,7 +52,9 @@ impl Connector {
         let cell = if skip_verify { &self.unverified } else { &self.verified };
         // Reading the system's roots takes milliseconds of disk and parsing.
         let make = || async move {
-            tokio::task::spawn_blocking(move || client_config(skip_verify)).await.map_err(|error| because(Connect::Tls, error))?
+            tokio::task::spawn_blocking(move || client_config(skip_verify))
+                .await
+                .map_err(|error| because(Connect::Tls, error))?
         };
         cell.get_or_try_init(make).await.cloned()
     }

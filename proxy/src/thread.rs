@@ -1,0 +1,125 @@
+//! A worker's thread: one single-threaded runtime with a listener, an upstream pool and a live registry of its own.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::acceptor;
+use crate::listener;
+use crate::live::Live;
+use crate::metrics::WorkerMetrics;
+use crate::orders::Order;
+use crate::upstream::{Connector, Pool};
+use crate::worker::{Shared, Worker};
+
+/// What a thread starts with.
+pub(crate) struct Start {
+    pub(crate) number: usize,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) metrics: Arc<WorkerMetrics>,
+    pub(crate) connector: Arc<Connector>,
+    pub(crate) listener: std::net::TcpListener,
+    pub(crate) orders: mpsc::UnboundedReceiver<Order>,
+}
+
+/// Starts a worker. The receiver resolves once it has ended.
+///
+/// # Errors
+/// The system gives no thread.
+pub(crate) fn spawn(start: Start) -> io::Result<oneshot::Receiver<()>> {
+    let (ended, end) = oneshot::channel();
+    std::thread::Builder::new().name(format!("worker-{}", start.number)).spawn(move || {
+        if let Err(error) = run(start) {
+            tracing::error!(%error, "a worker could not start");
+        }
+        let _nobody_waits = ended.send(());
+    })?;
+    Ok(end)
+}
+
+fn run(start: Start) -> io::Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let outcome = runtime.block_on(work(start));
+    // A name being resolved cannot be interrupted; nobody waits for it.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn work(start: Start) -> io::Result<()> {
+    let Start { shared, metrics, connector, listener, mut orders, number: _ } = start;
+    let listener = TcpListener::from_std(listener)?;
+    let pool = Pool::new(connector, shared.config.upstream.clone());
+    let places = Arc::new(Semaphore::new(shared.config.limits.connections));
+    let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let worker = Rc::new(Worker { shared, live: Live::new(), pool, metrics, draining, tasks });
+
+    let accepting = tokio::task::spawn_local({
+        let worker = Rc::clone(&worker);
+        async move {
+            let draining = worker.draining.clone();
+            let serve = |accepted| {
+                worker.tasks.spawn_local(acceptor::serve(Rc::clone(&worker), accepted));
+            };
+            listener::run(listener, places, draining, serve).await;
+        }
+    });
+    let deadline = obey(&worker, &mut orders).await;
+    worker.draining.cancel();
+    let finish = async {
+        let _panicked = accepting.await;
+        finish(&worker).await;
+    };
+    tokio::select! {
+        outcome = timeout_at(deadline, finish) => {
+            if outcome.is_err() {
+                tracing::info!(left = worker.live.len(), "the time for draining is over: cutting what is left");
+            }
+        }
+        _never = obey(&worker, &mut orders) => {}
+    }
+    worker.live.cancel_all();
+    // What was cut still writes its log lines.
+    let _still_busy = timeout_at(Instant::now() + CUT, worker.live.emptied()).await;
+    Ok(())
+}
+
+/// How long requests that were cut have to notice it.
+const CUT: Duration = Duration::from_millis(500);
+
+/// Does as told, until it is told to drain; returns the deadline. A worker without a master has to stop at once.
+async fn obey(worker: &Worker, orders: &mut mpsc::UnboundedReceiver<Order>) -> Instant {
+    let mut sweep = interval(SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            order = orders.recv() => match order {
+                Some(Order::Revoke(revocations)) => worker.live.revoke(&revocations),
+                Some(Order::Drain { deadline }) => return deadline,
+                None => return Instant::now(),
+            },
+            _tick = sweep.tick() => worker.pool.sweep(),
+        }
+    }
+}
+
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// Waits for requests to end. Flows that have no end of their own, WebSockets and event streams, are cut once they alone are left:
+/// their clients come back, and waiting longer helps none of them.
+async fn finish(worker: &Worker) {
+    let mut look = interval(Duration::from_millis(50));
+    while worker.live.len() > worker.live.long() {
+        look.tick().await;
+    }
+    worker.live.cancel_all();
+    worker.tasks.close();
+    worker.tasks.wait().await;
+}
