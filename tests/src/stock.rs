@@ -42,7 +42,8 @@ pub struct State {
     pub authenticated: usize,
     /// The `authorization` metadata of every call.
     pub tokens: Vec<String>,
-    open: Vec<mpsc::UnboundedSender<Result<SyncMappingsResponse, Status>>>,
+    /// The streams that are open.
+    pub open: Vec<mpsc::UnboundedSender<Result<SyncMappingsResponse, Status>>>,
 }
 
 /// A running server. Dropping it ends every connection, as a crash does.

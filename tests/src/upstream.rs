@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
@@ -15,6 +16,8 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::Role;
 
 /// What an upstream received: the request as it stood on the wire, and its whole body.
 #[derive(Clone, Debug)]
@@ -148,8 +151,9 @@ async fn serve(
     let key = one.headers.get("sec-websocket-key").map(|v| v.as_bytes().to_vec()).unwrap_or_default();
     tokio::spawn(async move {
         if let Ok(io) = upgraded.await {
-            let (mut read, mut write) = tokio::io::split(TokioIo::new(io));
-            let _ = tokio::io::copy(&mut read, &mut write).await;
+            let socket = WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, None).await;
+            let (write, read) = socket.split();
+            let _ = read.try_filter(|message| std::future::ready(message.is_text())).forward(write).await;
         }
     });
     let accept = tokio_tungstenite::tungstenite::handshake::derive_accept_key(&key);

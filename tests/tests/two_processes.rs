@@ -132,9 +132,9 @@ async fn two_proxies_serve_what_one_management_server_says_and_outlive_it() {
         let metrics = health(proxy, "/metrics").await.1;
         assert!(metrics.contains("proxy_http_request_counter_total"), "{metrics}");
     }
-    let data = data(management.folder.path());
+    let folder = data(management.folder.path());
     let status = || async {
-        let (code, output) = run(&["status", "--data-dir", &data], &[]).await;
+        let (code, output) = run(&["status", "--data-dir", &folder], &[]).await;
         assert_eq!(code, Some(0), "{output}");
         output
     };
@@ -167,7 +167,7 @@ async fn two_proxies_serve_what_one_management_server_says_and_outlive_it() {
 
 #[tokio::test]
 async fn a_wrong_token_and_a_plaintext_channel_are_refused_in_words() {
-    let management = Management::start("").await;
+    let management = Management::start("# no services\n").await;
     let folder = tempfile::tempdir().expect("a folder");
     certificate(folder.path());
     let certs = folder.path().to_str().expect("UTF-8");
@@ -215,7 +215,7 @@ async fn what_is_not_there_yet_is_refused_in_one_sentence() {
         (&["--private"], "--private"),
         (&["-proxy-protocol"], "--proxy-protocol"),
         (&["--oidc-secret", "x"], "oidc"),
-        (&["--crowdsec-api-url", "http://127.0.0.1:1", "--crowdsec-api-key", "x"], "crowdsec"),
+        (&["--crowdsec-api-url", "http://127.0.0.1:1"], "crowdsec"),
         (&["--forwarded-proto", "ftp"], "forwarded-proto"),
         (&["--trusted-proxies", "10.0.0.0/33"], "trusted-proxies"),
     ] {
