@@ -1,6 +1,8 @@
 # Each target installs what it needs; nothing here expects more than Rust, Node.js, a C compiler and apt.
 
 SUITE ?= http
+TARGET_NAME ?= canonical_request
+SECONDS ?= 60
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -21,6 +23,14 @@ bench:
 	bench/install
 	cargo build --release --locked -p postern-cli -p postern-bench
 	$(TARGET)/release/postern-bench $(SUITE)
+
+## one fuzz target for a while: make fuzz TARGET_NAME=client_hello SECONDS=600 (fuzz/README.md)
+fuzz:
+	@command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --locked
+	cp Cargo.lock fuzz/Cargo.lock
+	mkdir -p fuzz/found/$(TARGET_NAME)
+	cargo fuzz run --sanitizer none $(TARGET_NAME) fuzz/found/$(TARGET_NAME) fuzz/corpus/$(TARGET_NAME) \
+		-- -max_total_time=$(SECONDS) -max_len=16384 -timeout=10
 
 packages:
 	@command -v curl >/dev/null || ($(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends curl)

@@ -346,11 +346,12 @@ fn refusal(rule: &Rule, lack: Lack) -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
     use std::time::Duration;
 
+    use http::HeaderMap;
     use http::header::{AUTHORIZATION, COOKIE, ORIGIN};
-    use postern_model::{AccountId, ServiceId, SessionKey};
+    use postern_model::{AccountId, HostName, ServiceId, SessionKey};
     use proptest::prelude::*;
 
     use super::*;

@@ -4,9 +4,9 @@ use postern_model::HostName;
 
 use crate::facts::Facts;
 
-/// Whether an upgrade was begun by a page of another host or port. A browser sends its credentials along with such a
-/// WebSocket and asks nobody (RFC 6455 section 10.2), but it always says where the page is from; a client that sends no
-/// `Origin` is no browser.
+/// Whether an upgrade was begun by a page of another host or port, or by one that came without TLS and may be anybody's.
+/// A browser sends its credentials along with such a WebSocket and asks nobody (RFC 6455 section 10.2), but it always
+/// says where the page is from; a client that sends no `Origin` is no browser.
 pub(crate) fn is_foreign(facts: &Facts<'_>) -> bool {
     let mut origins = facts.headers.get_all(ORIGIN).iter();
     match (origins.next(), origins.next()) {
@@ -17,15 +17,11 @@ pub(crate) fn is_foreign(facts: &Facts<'_>) -> bool {
 }
 
 fn is_own(origin: &str, facts: &Facts<'_>) -> bool {
+    const HTTPS: u16 = 443;
     let Ok(uri) = origin.parse::<Uri>() else { return false };
-    let default = match uri.scheme_str() {
-        Some("https") => 443,
-        Some("http") => 80,
-        Some(_) | None => return false,
-    };
-    let Some(host) = uri.host() else { return false };
-    let port = uri.port_u16().unwrap_or(default);
-    HostName::parse(host).is_ok_and(|host| host == *facts.host) && port == facts.port.unwrap_or(default)
+    let Some(host) = uri.host().filter(|_| uri.scheme_str() == Some("https")) else { return false };
+    let port = uri.port_u16().unwrap_or(HTTPS);
+    HostName::parse(host).is_ok_and(|host| host == *facts.host) && port == facts.port.unwrap_or(HTTPS)
 }
 
 #[cfg(test)]
@@ -64,6 +60,8 @@ mod tests {
             "https://app.example.com@evil.example",
             "https://sub.app.example.com",
             "https://app.example.com:8443",
+            "http://app.example.com",
+            "http://app.example.com:443",
             "null",
             "",
             "app.example.com",

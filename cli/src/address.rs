@@ -24,6 +24,12 @@ pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     address.copied().ok_or_else(|| format!("`{host}` in `{text}` has no address: {help}"))
 }
 
+/// Where somebody on this machine reaches a listener: a wildcard is reached on loopback.
+pub(crate) fn reached(listener: SocketAddr) -> SocketAddr {
+    let ip = if listener.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { listener.ip() };
+    SocketAddr::new(ip, listener.port())
+}
+
 /// The IPv6 wildcard takes IPv4 too; a machine without IPv6 has only the other.
 fn everywhere() -> IpAddr {
     match TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)) {
@@ -48,6 +54,14 @@ mod tests {
         }
         let all = listen_address(":443").unwrap();
         assert!(all.ip().is_unspecified() && all.port() == 443);
+    }
+
+    #[test]
+    fn a_wildcard_listener_is_reached_on_loopback() {
+        for (listener, address) in [("0.0.0.0:443", "127.0.0.1:443"), ("[::]:1", "127.0.0.1:1"), ("[::1]:1", "[::1]:1")]
+        {
+            assert_eq!(reached(listener.parse().unwrap()), address.parse().unwrap());
+        }
     }
 
     #[test]

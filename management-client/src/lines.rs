@@ -54,22 +54,24 @@ impl Lines {
 
     /// Runs until the shutdown, and then until nothing waits.
     pub(crate) async fn run(mut self) {
-        if let Some(waiting) = self.in_batches().await {
+        let mut window = Window::new();
+        while let Some(waiting) = self.in_batches(&mut window).await {
             tracing::info!("management takes the access log line by line");
-            self.one_by_one(waiting).await;
+            if !self.one_by_one(waiting).await {
+                return;
+            }
         }
     }
 
     /// Delivers over streams. Some lines that wait, if the server has no such stream; they are to go another way.
-    async fn in_batches(&mut self) -> Option<impl Iterator<Item = AccessLog> + use<>> {
-        let mut window = Window::new();
+    async fn in_batches(&mut self, window: &mut Window) -> Option<Vec<AccessLog>> {
         loop {
             if window.is_empty() {
                 window.push(self.queue.next().await?);
             }
-            match self.one_stream(&mut window).await {
+            match self.one_stream(window).await {
                 End::Done => return None,
-                End::Unimplemented => return Some(window.into_lines()),
+                End::Unimplemented => return Some(window.take_lines()),
                 End::Lost(reason) if window.is_empty() => tracing::debug!("the access-log stream ended: {reason}"),
                 End::Lost(reason) => {
                     tracing::warn!("access-log lines wait for management: {reason}");
@@ -132,14 +134,21 @@ impl Lines {
         call(DEADLINE, postern.stream_access_logs(ReceiverStream::new(batches))).await
     }
 
-    async fn one_by_one(&mut self, waiting: impl Iterator<Item = AccessLog>) {
-        let mut waiting: VecDeque<_> = waiting.map(|line| (line, 0)).collect();
+    /// Goes on until the server was away, because the one that is there now may have the stream, or a gateway may have
+    /// said in its absence that it has none: then `true`, with nothing waiting. `false` at the end.
+    async fn one_by_one(&mut self, waiting: Vec<AccessLog>) -> bool {
+        let mut waiting: VecDeque<_> = waiting.into_iter().map(|line| (line, 0)).collect();
+        let mut was_away = false;
         loop {
             if waiting.is_empty() {
-                let Some(lines) = self.queue.next().await else { return };
+                if was_away {
+                    return true;
+                }
+                let Some(lines) = self.queue.next().await else { return false };
                 waiting.extend(lines.into_iter().map(|line| (line, 0)));
             }
             if !self.send_all(&mut waiting).await {
+                was_away = true;
                 self.backoff.pause(&self.closing).await;
             }
         }

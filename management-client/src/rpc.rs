@@ -79,7 +79,7 @@ impl Interceptor for Token {
 }
 
 fn network(url: &Uri, roots: Roots, allow_plaintext: bool) -> Result<Channel, ConfigError> {
-    let unusable = || ConfigError::Url(url.to_string());
+    let unusable = || ConfigError::Url(without_password(url));
     let authority = url.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(unusable)?;
     let server = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(443));
     let tls = match url.scheme_str() {
@@ -93,6 +93,15 @@ fn network(url: &Uri, roots: Roots, allow_plaintext: bool) -> Result<Channel, Co
         .tcp_keepalive(Some(PING_EVERY));
     let endpoint = if tls { with_tls(endpoint, roots)? } else { endpoint };
     Ok(tuned(endpoint).connect_lazy())
+}
+
+/// What stands before an `@` is not shown.
+fn without_password(url: &Uri) -> String {
+    let text = url.to_string();
+    match url.authority().and_then(|authority| authority.as_str().rsplit_once('@')) {
+        Some((user, _)) => text.replacen(&format!("{user}@"), "", 1),
+        None => text,
+    }
 }
 
 fn with_tls(endpoint: Endpoint, roots: Roots) -> Result<Endpoint, ConfigError> {
@@ -156,8 +165,11 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_that_is_none_is_refused() {
-        for url in ["management.example:443", "/path", "ftp://management.example", "https://user@management.example"] {
-            assert!(matches!(open(url, Roots::System, true), Err(ConfigError::Url(_))), "{url}");
+        for url in
+            ["management.example:443", "/path", "ftp://management.example", "https://user:hush@management.example"]
+        {
+            let error = open(url, Roots::System, true).err().expect(url);
+            assert!(matches!(error, ConfigError::Url(_)) && !error.to_string().contains("hush"), "{error}");
         }
     }
 

@@ -54,8 +54,9 @@ impl Window {
     }
 
     /// All lines that were not accepted, for another way of delivery.
-    pub(crate) fn into_lines(self) -> impl Iterator<Item = AccessLog> {
-        self.batches.into_iter().flat_map(|batch| batch.lines)
+    pub(crate) fn take_lines(&mut self) -> Vec<AccessLog> {
+        self.written = 0;
+        self.batches.drain(..).flat_map(|batch| batch.lines).collect()
     }
 }
 
@@ -117,7 +118,7 @@ mod tests {
                 }
                 prop_assert!(stored.len() >= accepted, "only what was written is accepted");
             }
-            let waiting: Vec<_> = window.into_lines().map(|line| line.log_id).collect();
+            let waiting: Vec<_> = window.take_lines().into_iter().map(|line| line.log_id).collect();
             prop_assert_eq!(accepted + waiting.len(), usize::try_from(pushed).expect("small"));
             let expected: Vec<_> = (accepted as u64..pushed).map(|n| n.to_string()).collect();
             prop_assert_eq!(waiting, expected);

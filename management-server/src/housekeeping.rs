@@ -34,7 +34,13 @@ impl Housekeeping {
         for tick in 0_u32.. {
             tokio::select! {
                 () = stop.cancelled() => break,
-                _ = ticks.tick() => self.note(tick % SELDOM == 0).await,
+                _ = ticks.tick() => {
+                    // Not in the first moments, when no proxy has found its way back yet.
+                    if tick > 0 && tick % SELDOM == 0 {
+                        self.statuses.retain_proxies(|proxy| self.hub.is_connected(proxy));
+                    }
+                    self.note(tick % SELDOM == 0).await;
+                }
             }
         }
         self.note(true).await;

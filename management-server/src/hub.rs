@@ -135,6 +135,10 @@ impl Hub {
         self.0.lock().streams.values().map(|stream| stream.connected.clone()).collect()
     }
 
+    pub(crate) fn is_connected(&self, proxy: &str) -> bool {
+        self.0.lock().streams.keys().any(|(_, id)| id.as_str() == proxy)
+    }
+
     /// Who joined since the last call, whether still here or not.
     pub(crate) fn take_arrivals(&self) -> Vec<Connected> {
         std::mem::take(&mut self.0.lock().arrivals).into_values().collect()

@@ -41,8 +41,19 @@ impl Logins {
     }
 
     /// One Argon2 for a known user and for an unknown one alike; none for what was found wrong before, for what is no
-    /// HTTP Basic, and while there were too many wrong tries.
-    pub(crate) async fn verify(&self, account: &AccountId, ask: Authenticate) -> Result<Authenticated, LoginError> {
+    /// HTTP Basic, and while there were too many wrong tries. It comes to its end even if the caller hangs up, or a right
+    /// password that nobody waited for would stay counted as a wrong one.
+    pub(crate) async fn verify(
+        self: &Arc<Self>,
+        account: &AccountId,
+        ask: Authenticate,
+    ) -> Result<Authenticated, LoginError> {
+        let (logins, account) = (self.clone(), account.clone());
+        let verdict = tokio::spawn(async move { logins.verdict(&account, ask).await });
+        verdict.await.map_err(|_| PasswordError::Failed)?
+    }
+
+    async fn verdict(&self, account: &AccountId, ask: Authenticate) -> Result<Authenticated, LoginError> {
         let published = self.hub.find(&ask.service).filter(|published| published.mapping.account == *account);
         let published = published.ok_or_else(|| LoginError::NoService(ask.service.clone()))?;
         let Some(signing) = &published.signing else { return Err(LoginError::NoLogin(ask.service)) };
@@ -95,4 +106,67 @@ fn session(published: &Published, signing: &SigningKey, user: &str, member: &Mem
         method: "header".to_owned(),
     };
     signing.sign(&principal, &published.mapping.host, SystemTime::now(), SESSION_AGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use futures_util::FutureExt;
+    use postern_auth::password::PasswordHash;
+
+    use super::*;
+    use crate::catalog::publish;
+    use crate::tests::until;
+
+    /// `password`, made cheaply.
+    const HASH: &str = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
+
+    fn logins() -> (Arc<Logins>, AccountId) {
+        let account = AccountId::parse("default").expect("id");
+        let user = format!("[user.alice]\npassword_hash = '{HASH}'\n");
+        let text = user + "[service.vault]\nhost = 'v.x'\nupstream = 'http://x'\naccess = { basic = ['alice'] }";
+        let desired = crate::file::parse(&text, Path::new("")).expect("good");
+        let hashes = [("alice".to_owned(), PasswordHash::parse(HASH).expect("a hash"))].into();
+        let hub = Arc::new(Hub::new(0));
+        hub.publish(publish(&account, &desired, &hashes, &BTreeMap::new()).0, 1);
+        (Arc::new(Logins::new(hub)), account)
+    }
+
+    fn ask(password: &str) -> Authenticate {
+        let value = basic::build("alice", &Secret::from(password)).expect("builds");
+        Authenticate {
+            service: ServiceId::parse("vault").expect("id"),
+            account: AccountId::parse("default").expect("id"),
+            credential: Credential::Header { name: AUTHORIZATION, value: Secret::from(value.to_str().expect("ascii")) },
+            source: [192, 0, 2, 1].into(),
+        }
+    }
+
+    fn counted(logins: &Logins) -> bool {
+        !format!("{:?}", logins.attempts.lock()).contains("services: 0")
+    }
+
+    /// Asks, and hangs up once the try is being verified.
+    async fn hang_up(logins: &Arc<Logins>, account: &AccountId, password: &str) {
+        let mut verdict = Box::pin(logins.verify(account, ask(password)));
+        while !counted(logins) {
+            assert!((&mut verdict).now_or_never().is_none(), "Argon2 takes its time");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// A health check that is impatient and right must not lock everybody out.
+    #[tokio::test]
+    async fn who_hangs_up_early_counts_only_if_wrong() {
+        let (logins, account) = logins();
+        for _ in 0..7 {
+            hang_up(&logins, &account, "password").await;
+            until("found right, so not counted", || async { !counted(&logins) }).await;
+        }
+        hang_up(&logins, &account, "wrong").await;
+        assert!(matches!(logins.verify(&account, ask("password")).await, Ok(Authenticated::Yes { .. })));
+        assert!(counted(&logins), "the wrong one stays");
+    }
 }

@@ -123,7 +123,7 @@ impl std::fmt::Debug for NewToken {
     }
 }
 
-/// One finished request, as a proxy told it (NetBird: `AccessLog`). Long texts are cut.
+/// One finished request, as a proxy told it (NetBird: `AccessLog`). Long texts are cut, control characters replaced.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {
     /// Milliseconds since 1970 by the proxy's clock; 0 where it said nothing.
@@ -164,31 +164,34 @@ impl LogLine {
         let since = at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok()).unwrap_or_default();
         Self {
             timestamp_ms: since.as_millis().try_into().unwrap_or(u64::MAX),
-            id: cut(wire.log_id),
-            service: cut(wire.service_id),
-            host: cut(wire.host),
-            path: cut(wire.path),
+            id: plain(wire.log_id),
+            service: plain(wire.service_id),
+            host: plain(wire.host),
+            path: plain(wire.path),
             duration_ms: wire.duration_ms,
-            method: cut(wire.method),
+            method: plain(wire.method),
             status: wire.response_code,
-            source: cut(wire.source_ip),
-            mechanism: cut(wire.auth_mechanism),
-            user: cut(wire.user_id),
+            source: plain(wire.source_ip),
+            mechanism: plain(wire.auth_mechanism),
+            user: plain(wire.user_id),
             auth_success: wire.auth_success,
             bytes_upload: wire.bytes_upload,
             bytes_download: wire.bytes_download,
-            reason: cut(wire.reason),
+            reason: plain(wire.reason),
         }
     }
 }
 
-/// Lines are kept in memory, so none may be large.
-fn cut(mut text: String) -> String {
+/// What a proxy says is kept in memory, so nothing may be large, and shown on terminals, so nothing may steer one.
+pub(crate) fn plain(mut text: String) -> String {
     const LONGEST: usize = 1024;
     if text.len() > LONGEST {
         let end = (0..=LONGEST).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
         text.truncate(end);
         text.push('…');
+    }
+    if text.contains(char::is_control) {
+        text = text.replace(char::is_control, "\u{fffd}");
     }
     text.shrink_to_fit();
     text

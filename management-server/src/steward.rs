@@ -30,6 +30,12 @@ pub enum ApplyError {
         /// The user.
         user: String,
     },
+    /// A service lets in nobody. To a stock proxy, a service without a login is open to everybody.
+    #[error("the service {service} lets nobody in; name at least one user, or remove the service")]
+    Nobody {
+        /// The service.
+        service: ServiceId,
+    },
     /// A password hash is none.
     #[error("the password hash of {user} cannot be used: {error}; make it anew")]
     Hash {
@@ -173,8 +179,10 @@ impl Steward {
         let kept = Credentials { hashes: plain.map(|(n, (_, hash))| (n.clone(), hash.clone())).collect(), keys };
         if !edits.is_empty() || kept != self.kept {
             let revision = self.store.replace_credentials(&self.account, &kept).await?;
-            self.statuses.retain(|service| catalog.contains_key(service));
             self.hub.publish(catalog, revision);
+            // Nobody can report on them any more.
+            let (catalog, _) = self.hub.catalog();
+            self.statuses.retain_services(|service| catalog.contains_key(service));
         }
         (self.kept, self.hashed) = (kept, hashed);
         for edit in &edits {
@@ -229,6 +237,9 @@ fn named(desired: &Desired) -> Result<BTreeMap<&str, &Password>, ApplyError> {
         Access::Open => None,
         Access::Basic(names) => Some((id, names)),
     }) {
+        if names.is_empty() {
+            return Err(ApplyError::Nobody { service: service.clone() });
+        }
         for name in names.iter().collect::<BTreeSet<_>>() {
             let user = desired.users.get(name);
             let unknown = || ApplyError::UnknownUser { service: service.clone(), user: name.clone() };

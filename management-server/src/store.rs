@@ -262,8 +262,9 @@ impl Store {
                 .execute(&mut *tx)
                 .await?;
         }
-        for service in &observed.gone {
-            sqlx::query("DELETE FROM statuses WHERE service = ?").bind(service.as_str()).execute(&mut *tx).await?;
+        for (service, proxy) in &observed.gone {
+            let delete = sqlx::query("DELETE FROM statuses WHERE service = ? AND proxy = ?").bind(service.as_str());
+            delete.bind(proxy).execute(&mut *tx).await?;
         }
         for proxy in &observed.proxies {
             sqlx::query("INSERT OR REPLACE INTO proxies VALUES (?, ?, ?, ?, ?, ?)")
@@ -293,8 +294,8 @@ pub(crate) struct Observed {
     /// When tokens were last used, by name.
     pub(crate) tokens: Vec<(String, i64)>,
     pub(crate) statuses: Vec<StoredStatus>,
-    /// Services whose statuses are of no interest any more; of those above, none is of them.
-    pub(crate) gone: Vec<ServiceId>,
+    /// Statuses that are of no interest any more, by service and proxy; none of those above is among them.
+    pub(crate) gone: Vec<(ServiceId, String)>,
     pub(crate) proxies: Vec<StoredProxy>,
     /// Proxies seen last before this are forgotten.
     pub(crate) forget_before: i64,
@@ -385,7 +386,7 @@ mod tests {
         assert_eq!(store.statuses().await.expect("reads"), [status]);
         assert_eq!(store.proxies().await.expect("reads"), [seen]);
         assert_eq!(store.revision().await.expect("reads"), 1);
-        store.note(&Observed { gone: vec![service], ..Observed::default() }).await.expect("notes");
+        store.note(&Observed { gone: vec![(service, "p".into())], ..Observed::default() }).await.expect("notes");
         assert_eq!(store.statuses().await.expect("reads"), []);
         assert!(store.remove_token("a").await.expect("removes"));
         assert!(!store.remove_token("a").await.expect("gone"));

@@ -69,10 +69,7 @@ mod tests {
 
     #[test]
     fn an_id_is_one_plain_word() {
-        assert_eq!(
-            ServiceId::parse("svc-1").map(|id| id.to_string()),
-            Ok("svc-1".to_owned())
-        );
+        assert_eq!(ServiceId::parse("svc-1").map(|id| id.to_string()), Ok("svc-1".to_owned()));
         for bad in ["", "a b", "a\nb", "a\u{7f}", &"x".repeat(256)] {
             assert!(ServiceId::parse(bad).is_err(), "{bad:?}");
         }

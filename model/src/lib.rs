@@ -17,12 +17,12 @@ pub use access_log::{AccessLogLine, AuthMechanism};
 pub use host::{HostName, InvalidHost};
 pub use id::{AccountId, InvalidId, ProxyId, RequestId, ServiceId};
 pub use management::{
-    Ack, Authenticate, Authenticated, Batch, BoxFuture, Capabilities, Change, Credential, Delivery,
-    Management, ManagementError, MappingEvents, Rejected, SyncEvent,
+    Ack, Authenticate, Authenticated, Batch, BoxFuture, Capabilities, Change, Credential, Delivery, Management,
+    ManagementError, MappingEvents, Rejected, SyncEvent,
 };
 pub use mapping::{
-    Authentication, Challenge, HeaderAuth, InvalidTarget, Mapping, Mode, Needs, OneTimeToken,
-    PathMapping, PathRewrite, Restrictions, Scheme, SessionKey, Target, TargetOptions,
+    Authentication, Challenge, HeaderAuth, InvalidTarget, Mapping, Mode, Needs, OneTimeToken, PathMapping, PathRewrite,
+    Restrictions, Scheme, SessionKey, Target, TargetOptions,
 };
 pub use principal::{Group, Principal};
 pub use secret::Secret;

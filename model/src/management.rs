@@ -4,9 +4,7 @@ use std::pin::Pin;
 
 use http::HeaderName;
 
-use crate::{
-    AccessLogLine, AccountId, Mapping, OneTimeToken, Secret, ServiceId, StatusUpdate,
-};
+use crate::{AccessLogLine, AccountId, Mapping, OneTimeToken, Secret, ServiceId, StatusUpdate};
 
 /// A future behind a pointer, for the methods of a port.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -18,10 +16,7 @@ pub trait Management: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`ManagementError`] when there is no verdict; that never means yes.
-    fn authenticate(
-        &self,
-        request: Authenticate,
-    ) -> BoxFuture<'_, Result<Authenticated, ManagementError>>;
+    fn authenticate(&self, request: Authenticate) -> BoxFuture<'_, Result<Authenticated, ManagementError>>;
 
     /// Queues a status for delivery and returns at once. For one service the newest wins.
     fn report(&self, status: StatusUpdate);

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,7 +95,7 @@ impl Scheme {
 pub struct InvalidTarget(&'static str);
 
 /// The URL of an upstream, checked: `http` or `https`, a host, a port.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Target {
     /// Plain or TLS.
     pub scheme: Scheme,
@@ -114,9 +115,7 @@ impl Target {
     /// # Errors
     /// [`InvalidTarget`] with the part that is wrong.
     pub fn parse(text: &str) -> Result<Self, InvalidTarget> {
-        let uri: Uri = text
-            .parse()
-            .map_err(|_| InvalidTarget("it does not parse"))?;
+        let uri: Uri = text.parse().map_err(|_| InvalidTarget("it does not parse"))?;
         let scheme = match uri.scheme_str() {
             Some("http") => Scheme::Http,
             Some("https") => Scheme::Https,
@@ -127,28 +126,16 @@ impl Target {
         if authority.as_str().contains('@') {
             return Err(InvalidTarget("it carries a user name or password"));
         }
-        let host = authority
-            .host()
-            .trim_start_matches('[')
-            .trim_end_matches(']');
-        if host.is_empty() {
+        if authority.host().is_empty() {
             return Err(InvalidTarget("it has no host"));
         }
-        let port = match authority.port() {
-            None if authority.as_str().ends_with(':') => {
-                return Err(InvalidTarget("its port is empty"));
-            }
-            None => scheme.default_port(),
-            Some(port) => match port.as_u16() {
-                0 => return Err(InvalidTarget("its port is 0")),
-                port => port,
-            },
+        let host = checked_host(authority.host()).ok_or(InvalidTarget("its host is neither a name nor an address"))?;
+        // `Uri` lets a port pass that is none, and then says that there is none.
+        let port = match &authority.as_str()[authority.host().len()..] {
+            "" => scheme.default_port(),
+            rest => checked_port(rest).ok_or(InvalidTarget("its port is not 1 to 65535"))?,
         };
-        let path = if uri.path().is_empty() {
-            "/"
-        } else {
-            uri.path()
-        };
+        let path = if uri.path().is_empty() { "/" } else { uri.path() };
         Ok(Self {
             scheme,
             host: host.to_ascii_lowercase().into(),
@@ -161,34 +148,41 @@ impl Target {
     /// `host`, or `host:port` where the port is not the scheme's; an IPv6 literal in brackets. What a Host header says.
     #[must_use]
     pub fn authority(&self) -> String {
-        let host = if self.host.contains(':') {
-            format!("[{}]", self.host)
-        } else {
-            self.host.to_string()
-        };
-        if self.port == self.scheme.default_port() {
-            host
-        } else {
-            format!("{host}:{}", self.port)
-        }
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.to_string() };
+        if self.port == self.scheme.default_port() { host } else { format!("{host}:{}", self.port) }
+    }
+}
+
+/// Without the query, which may hold a key.
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target")
+            .field("scheme", &self.scheme)
+            .field("authority", &self.authority())
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}://{}{}",
-            self.scheme.as_str(),
-            self.authority(),
-            self.path
-        )?;
-        if self.query.is_empty() {
-            Ok(())
-        } else {
-            write!(f, "?{}", self.query)
-        }
+        write!(f, "{}://{}{}", self.scheme.as_str(), self.authority(), self.path)?;
+        if self.query.is_empty() { Ok(()) } else { write!(f, "?{}", self.query) }
     }
+}
+
+/// A name, an IPv4 address, or an IPv6 address that had brackets: `Uri` lets other things pass.
+fn checked_host(text: &str) -> Option<&str> {
+    match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+        Some(inside) => inside.parse::<Ipv6Addr>().is_ok().then_some(inside),
+        None => (text.parse::<Ipv4Addr>().is_ok() || HostName::parse(text).is_ok()).then_some(text),
+    }
+}
+
+/// `:` and a port.
+fn checked_port(text: &str) -> Option<u16> {
+    let digits = text.strip_prefix(':').filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?;
+    digits.parse().ok().filter(|&port| port != 0)
 }
 
 /// What happens to the matched prefix of the path.
@@ -298,16 +292,12 @@ mod tests {
     #[test]
     fn a_target_has_scheme_host_port_path() {
         let target = Target::parse("http://Backend:8080/app?k=1").expect("parses");
-        assert_eq!(
-            (&*target.host, target.port, &*target.path, &*target.query),
-            ("backend", 8080, "/app", "k=1")
-        );
+        assert_eq!((&*target.host, target.port, &*target.path, &*target.query), ("backend", 8080, "/app", "k=1"));
         assert_eq!(target.authority(), "backend:8080");
+        let shown = format!("{target:?}");
+        assert!(shown.contains("/app") && !shown.contains("k=1"), "{shown}");
         let target = Target::parse("https://[fd00::1]").expect("parses");
-        assert_eq!(
-            (&*target.host, target.port, &*target.path),
-            ("fd00::1", 443, "/")
-        );
+        assert_eq!((&*target.host, target.port, &*target.path), ("fd00::1", 443, "/"));
         assert_eq!(target.to_string(), "https://[fd00::1]/");
     }
 
@@ -323,6 +313,13 @@ mod tests {
             "http://host:0/",
             "http://a b/",
             "http://host:99999/",
+            "http://host:+80/",
+            "http://host:/",
+            "http://[::1]x/",
+            "http://df[00::7]/",
+            "http://[df00:x]/",
+            "http://127.1/",
+            "http://-host/",
         ] {
             assert!(Target::parse(bad).is_err(), "{bad:?}");
         }

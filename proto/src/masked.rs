@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::management::{
     AuthenticateResponse, CreateProxyPeerRequest, HeaderAuth, HeaderAuthRequest, MiddlewareConfig, PasswordRequest,
-    PathTargetOptions, PinRequest, ProxyMapping, ValidateSessionRequest, ValidateTunnelPeerResponse,
+    PathMapping, PathTargetOptions, PinRequest, ProxyMapping, ValidateSessionRequest, ValidateTunnelPeerResponse,
 };
 
 /// Shows the named fields and, by two dots, that there are others.
@@ -25,6 +25,7 @@ show! {
     HeaderAuthRequest { header_name }
     MiddlewareConfig { id, enabled, slot, fail_mode, timeout, can_mutate }
     PasswordRequest {}
+    PathMapping { path, options }
     PathTargetOptions { skip_tls_verify, request_timeout, path_rewrite, direct_upstream, disable_access_log }
     PinRequest {}
     ProxyMapping {
@@ -38,7 +39,7 @@ show! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::management::{AuthenticateRequest, Authentication, PathMapping, authenticate_request::Request};
+    use crate::management::{AuthenticateRequest, Authentication, authenticate_request::Request};
 
     #[test]
     fn debug_output_names_the_service_and_no_secret() {
@@ -59,6 +60,7 @@ mod tests {
                     }],
                     ..PathTargetOptions::default()
                 }),
+                target: "http://x/?key=hush".to_owned(),
                 ..PathMapping::default()
             }],
             ..ProxyMapping::default()

@@ -4,13 +4,14 @@ use std::fs;
 use std::path::Path;
 
 /// Messages that carry a secret; `src/masked.rs` prints them.
-const MASKED: [&str; 11] = [
+const MASKED: [&str; 12] = [
     "management.AuthenticateResponse",
     "management.CreateProxyPeerRequest",
     "management.HeaderAuth",
     "management.HeaderAuthRequest",
     "management.MiddlewareConfig",
     "management.PasswordRequest",
+    "management.PathMapping",
     "management.PathTargetOptions",
     "management.PinRequest",
     "management.ProxyMapping",

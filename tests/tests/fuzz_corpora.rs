@@ -33,14 +33,18 @@ fn every_input_of_the_corpora_is_judged_as_its_name_says() {
             accepted += usize::from(expected == Some(true));
             refused += usize::from(expected == Some(false));
         }
-        assert!(accepted > 0 && refused > 0, "the corpus of {target} has {accepted} accepted and {refused} refused inputs");
+        assert!(
+            accepted > 0 && refused > 0,
+            "the corpus of {target} has {accepted} accepted and {refused} refused inputs"
+        );
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
 fn every_target_is_replayed() {
-    let names = |folder: &str| -> BTreeSet<String> { files(&fuzz().join(folder)).iter().map(|file| stem(file)).collect() };
+    let names =
+        |folder: &str| -> BTreeSet<String> { files(&fuzz().join(folder)).iter().map(|file| stem(file)).collect() };
     let replayed: BTreeSet<String> = TARGETS.iter().map(|(target, _)| (*target).to_owned()).collect();
     assert_eq!(names("fuzz_targets"), replayed);
     assert_eq!(names("corpus"), replayed);

@@ -7,7 +7,7 @@ use postern_model::{HostName, Secret};
 use postern_proxy::{ForwardedProto, UpstreamLimits};
 use url::Url;
 
-use super::values::{Environment, Given, Values};
+use super::values::Values;
 use crate::address::listen_address;
 use crate::failure::Failure;
 use crate::logging::Level;
@@ -78,31 +78,30 @@ pub(crate) fn settings(values: &Values, workers: usize) -> Result<Settings, Fail
     let folder = PathBuf::from(values.text("cert-dir"));
     let checked = (token, forwarded_proto, domain, trusted_proxies, management, https, health);
     match checked {
-        (Some(token), Some(forwarded_proto), Some(domain), Some(trusted_proxies), Some(management), Some(https), Some(health))
-            if mistakes.is_empty() =>
-        {
-            Ok(Settings {
-                management,
-                token,
-                allow_insecure: values.switch("NB_PROXY_ALLOW_INSECURE"),
-                domain,
-                require_subdomain: values.switch("require-subdomain"),
-                https,
-                health,
-                certificate: folder.join(values.text("cert-file")),
-                key: folder.join(values.text("cert-key-file")),
-                trusted_proxies,
-                forwarded_proto,
-                upstream: upstream(values, workers),
-            })
-        }
+        (
+            Some(token),
+            Some(forwarded_proto),
+            Some(domain),
+            Some(trusted_proxies),
+            Some(management),
+            Some(https),
+            Some(health),
+        ) if mistakes.is_empty() => Ok(Settings {
+            management,
+            token,
+            allow_insecure: values.switch("NB_PROXY_ALLOW_INSECURE"),
+            domain,
+            require_subdomain: values.switch("require-subdomain"),
+            https,
+            health,
+            certificate: folder.join(values.text("cert-file")),
+            key: folder.join(values.text("cert-key-file")),
+            trusted_proxies,
+            forwarded_proto,
+            upstream: upstream(values, workers),
+        }),
         _ => Err(Failure::mistakes(mistakes)),
     }
-}
-
-/// The whole way from arguments and environment to settings.
-pub(crate) fn read(given: &Given, environment: &Environment) -> Values {
-    Values::read(given, environment)
 }
 
 fn note<T>(mistakes: &mut Vec<String>, result: Result<T, String>) -> Option<T> {
@@ -111,7 +110,10 @@ fn note<T>(mistakes: &mut Vec<String>, result: Result<T, String>) -> Option<T> {
 
 fn token(values: &Values) -> Result<Secret, String> {
     match values.text("NB_PROXY_TOKEN").trim() {
-        "" => Err("NB_PROXY_TOKEN is not set: put the token of this proxy there; `postern token add NAME` makes one".into()),
+        "" => {
+            Err("NB_PROXY_TOKEN is not set: put the token of this proxy there; `postern token add NAME` makes one"
+                .into())
+        }
         token => Ok(Secret::from(token)),
     }
 }
@@ -140,7 +142,8 @@ fn domain(domain: &str, url: &str) -> Result<HostName, String> {
             let whole = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
             let parsed = Url::parse(&whole).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
             let host = parsed.as_ref().and_then(Url::host_str);
-            let host = host.ok_or_else(|| format!("{from}: `{text}` is no URL; write it as https://proxy.example.com"))?;
+            let host =
+                host.ok_or_else(|| format!("{from}: `{text}` is no URL; write it as https://proxy.example.com"))?;
             Some(named(host, from)?)
         }
     };

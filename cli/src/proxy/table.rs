@@ -120,7 +120,7 @@ pub(crate) const TABLE: &[Setting] = &[
         .missing("PROXY protocol is not understood yet: leave it out and turn it off in the load balancer"),
     text("geo-data-dir", "NB_PROXY_GEO_DATA_DIR", "DIR", "/var/lib/netbird/geolocation", "Country database (not there yet)").missing(NO_GEO),
     text("crowdsec-api-url", "NB_PROXY_CROWDSEC_API_URL", "URL", "", "CrowdSec (not there yet)").missing(NO_CROWDSEC),
-    text("crowdsec-api-key", "NB_PROXY_CROWDSEC_API_KEY", "KEY", "", "CrowdSec (not there yet)").kind(Kind::Secret).missing(NO_CROWDSEC),
+    text("crowdsec-api-key", "NB_PROXY_CROWDSEC_API_KEY", "KEY", "", "Its key, with --crowdsec-api-url").kind(Kind::Secret),
     text("oidc-id", "NB_PROXY_OIDC_CLIENT_ID", "ID", "netbird-proxy", "Identity provider (not there yet)").missing(NO_OIDC),
     text("oidc-secret", "NB_PROXY_OIDC_CLIENT_SECRET", "SECRET", "", "Identity provider (not there yet)").kind(Kind::Secret).missing(NO_OIDC),
     text("oidc-endpoint", "NB_PROXY_OIDC_ENDPOINT", "URL", "https://api.netbird.io/oauth2", "Identity provider (not there yet)").missing(NO_OIDC),

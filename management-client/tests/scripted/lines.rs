@@ -86,6 +86,27 @@ async fn single_lines_survive_a_server_that_dies() {
     over_a_restart(&world).await;
 }
 
+/// A gateway says Unimplemented while the server behind it starts, or a stock server makes room for ours.
+#[tokio::test(start_paused = true)]
+async fn after_an_outage_the_stream_is_tried_again() {
+    let (world, _streams) = World::new();
+    for call in ["StreamAccessLogs", "SendAccessLog"] {
+        world.always_fails(call, Status::unimplemented("no such page"));
+    }
+    let (client, _events) = connect(world.in_memory());
+    (0..100).for_each(|number| client.log(line(number)));
+    until(|| !world.calls("SendAccessLog").is_empty()).await;
+    for call in ["StreamAccessLogs", "SendAccessLog"] {
+        world.works_again(call);
+    }
+    until(|| client.lines().waiting == 0).await;
+    let one_by_one = world.calls("SendAccessLog").len();
+    (100..3_000).for_each(|number| client.log(line(number)));
+    client.shutdown(GRACE).await;
+    assert_eq!(client.lines(), all_sent(3_000));
+    assert_eq!(world.calls("SendAccessLog").len(), one_by_one, "the rest came over the stream");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_batch_is_kept_until_it_is_accepted() {
     let (world, _streams) = World::new();

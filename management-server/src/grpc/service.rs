@@ -18,6 +18,7 @@ use crate::clock::unix_now;
 use crate::hub::{Connected, Hub};
 use crate::listener::ConnectionInfo;
 use crate::logins::{LoginError, Logins};
+use crate::reports::plain;
 use crate::statuses::Statuses;
 use crate::tokens::Bearer;
 
@@ -44,13 +45,14 @@ impl Rpc {
     /// Takes the proxy's place in the hub.
     fn join(
         &self,
-        hello: Hello,
+        mut hello: Hello,
         caller: &Caller,
         acks: Option<Streaming<wire::SyncMappingsRequest>>,
     ) -> Result<Mappings, Status> {
         address(&hello.address)?;
+        hello.version = plain(hello.version);
         let capabilities = hello.capabilities;
-        tracing::info!(proxy = %hello.proxy_id, version = %hello.version.escape_debug(), "proxy connected");
+        tracing::info!(proxy = %hello.proxy_id, version = %hello.version, "proxy connected");
         let connected = Connected {
             account: caller.bearer.account.clone(),
             hello,
@@ -133,12 +135,13 @@ impl ProxyService for Rpc {
         request: Request<wire::SendStatusUpdateRequest>,
     ) -> Reply<wire::SendStatusUpdateResponse> {
         let caller = Caller::of(&request)?;
-        let update = status_from_wire(request.into_inner()).map_err(|error| invalid(&error))?;
+        let mut update = status_from_wire(request.into_inner()).map_err(|error| invalid(&error))?;
         scope(update.account.as_str(), &caller.bearer.account)?;
         let known = self.hub.find(&update.service).filter(|published| published.mapping.account == update.account);
         if known.is_none() {
             return Err(Status::not_found(format!("there is no service {} here", update.service)));
         }
+        update.error = update.error.map(plain);
         // The call does not say whose it is, but a proxy has one connection for everything.
         let proxy = self.hub.proxy_on(caller.connection.id);
         self.statuses.report(proxy.as_ref().map_or(&caller.bearer.name, |id| id.as_str()), update);

@@ -62,6 +62,11 @@ async fn the_status_tells_of_services_and_proxies() {
     };
     send(update("a", ProxyStatus::Active, None)).await.expect("taken");
     send(update("b", ProxyStatus::Error, Some("two services claim b.example"))).await.expect("taken");
+    let odd = format!("red:\n\u{1b}[31m{}", "x".repeat(5_000));
+    send(update("a", ProxyStatus::Error, Some(&odd))).await.expect("taken");
+    let (_, told) = state(&admin.status().await.expect("a status"), "a");
+    assert!(told.contains("red:") && told.len() < 1_200 && !told.contains(char::is_control), "{told:?}");
+    send(update("a", ProxyStatus::Active, None)).await.expect("taken");
     let refused = send(update("nowhere", ProxyStatus::Active, None)).await.expect_err("unknown");
     assert_eq!(refused.code(), Code::NotFound);
     let refused = send(update("", ProxyStatus::Active, None)).await.expect_err("no service");

@@ -176,6 +176,22 @@ async fn a_change_of_who_may_enter_ends_sessions_and_nothing_else_does() {
     }
 }
 
+/// A stock proxy takes a mapping without a login for an open one, whatever our own field says.
+#[tokio::test]
+async fn a_service_that_lets_nobody_in_is_not_published() {
+    let world = World::new(&both()).await;
+    let vault_id = ServiceId::parse("vault").expect("id");
+    let mut desired = desired(&both());
+    let vault_now = desired.services.get_mut(&vault_id).expect("there");
+    vault_now.access = crate::desired::Access::Basic(Vec::new());
+    let refused = world.running.apply(desired.clone()).await.expect_err("nobody may enter").to_string();
+    assert!(refused.contains("vault") && refused.contains("name at least one user"), "{refused}");
+    let in_force = vault(&mut world.connect().await.sync("p").await.expect("opens")).await;
+    assert_eq!(in_force.authentication.headers.len(), 2, "what was in force stays");
+    desired.services.get_mut(&vault_id).expect("there").access = crate::desired::Access::Basic(vec!["alice".into()]);
+    world.running.apply(desired).await.expect("one may");
+}
+
 #[tokio::test]
 async fn sessions_outlive_a_restart_and_end_with_what_changed_meanwhile() {
     let world = World::new(&both()).await;

@@ -186,7 +186,7 @@ impl Sync {
 }
 
 /// Looks again and again until something is so.
-async fn until<F: Future<Output = bool>>(what: &str, mut check: impl FnMut() -> F) {
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut check: impl FnMut() -> F) {
     let waited = timeout(LONG, async {
         while !check().await {
             tokio::time::sleep_until(tokio::time::Instant::now() + Duration::from_millis(20)).await;

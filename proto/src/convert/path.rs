@@ -122,5 +122,7 @@ fn custom_headers(wire: BTreeMap<String, String>) -> Result<Vec<(HeaderName, Sec
             .map_err(|_| Invalid::new("custom_headers", format!("the value of {name} holds a control character")))?;
         headers.push((name, Secret::new(value)));
     }
+    // The map's order is that of the spellings, which say nothing.
+    headers.sort_unstable_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
     Ok(headers)
 }

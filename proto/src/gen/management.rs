@@ -126,6 +126,7 @@ pub struct ProxyMapping {
 }
 /// A path of a service and where it leads.
 #[derive(Clone, PartialEq, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct PathMapping {
     /// Empty is `/`.
     #[prost(string, tag = "1")]

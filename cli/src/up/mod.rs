@@ -1,0 +1,184 @@
+//! `postern up`: everything in one process.
+
+mod demo;
+mod ready;
+mod services;
+mod welcome;
+
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use postern_certs::{Certificates, LocalCa, StaticPair};
+use postern_management_client::{InMemory, Transport};
+use postern_management_server::desired::{Desired, ProxySettings};
+use postern_management_server::{self as management_server, Listener};
+use postern_model::ProxyId;
+use postern_proxy::Config;
+
+use crate::address::listen_address;
+use crate::args;
+use crate::edge::{Edge, Identity};
+use crate::failure::Failure;
+use crate::logging::colours;
+use crate::management;
+use crate::paths;
+use crate::process::{self, Stop};
+use crate::proxy::Environment;
+use crate::shell::program;
+
+use demo::Demo;
+use ready::Ready;
+use services::Published;
+use welcome::{Style, welcome};
+
+/// The cluster of a proxy that serves its own management server; nobody else sees the name.
+const OWN_DOMAIN: &str = "localhost";
+/// There is one such proxy, so that `status` does not list those of earlier runs.
+const OWN_ID: &str = "postern-up";
+
+/// Runs management server, proxy and, without a file, the demo, until told to stop.
+pub(crate) async fn run(args: &args::Up, environment: &Environment) -> Result<(), Failure> {
+    let file = args.file.as_deref();
+    let desired = management::load(file)?;
+    management::start_log(&args.log, &desired, environment);
+    let data_dir = paths::data_dir(args.data.data_dir.as_deref(), environment)?;
+    let addresses = Addresses::choose(args, &desired)?;
+    let ready_file = args.ready_file.as_deref().map(paths::absolute).transpose()?;
+    let stop = Stop::listen()?;
+    process::raise_file_limit();
+
+    let demo = if file.is_none() { Some(Demo::start().await?) } else { None };
+    let (desired, published) = match &demo {
+        Some(demo) => services::demo(demo.address()),
+        None => (desired.clone(), services::configured(&desired)),
+    };
+    let proxy_settings = desired.settings.proxy.clone();
+    let listener = Listener { addr: addresses.management, tls: management::secured(&desired) };
+    let source = management::source(file, desired)?;
+    let config = management_server::Config { data_dir, listener: Some(listener), source };
+    let server = management_server::start(config).await.map_err(|error| management::no_start(&error))?;
+    if let Some(file) = &ready_file {
+        // One from an earlier run must not be taken for ours; that no other runs is known by now.
+        let _ = std::fs::remove_file(file);
+    }
+    let (certificates, ca_file) = certificates(&proxy_settings, server.data_dir())?;
+    let edge = edge(&server, &addresses, proxy_settings, certificates).await?;
+
+    tokio::select! {
+        () = edge.proxy.ready() => {
+            let ready = ready(&server, &edge, ca_file, &published);
+            announce(args, environment, &ready, demo.is_some());
+            if let Some(file) = &ready_file {
+                ready.write(file)?;
+            }
+            stop.asked().await;
+        }
+        () = stop.asked() => {}
+    }
+    edge.shutdown().await;
+    server.shutdown().await;
+    Ok(())
+}
+
+/// Where everything listens.
+struct Addresses {
+    https: SocketAddr,
+    management: SocketAddr,
+    health: Option<SocketAddr>,
+}
+
+impl Addresses {
+    /// A flag wins over the file. What nobody asked for gives way to what is there already.
+    fn choose(args: &args::Up, desired: &Desired) -> Result<Self, Failure> {
+        let settings = &desired.settings;
+        let health = match args.health_addr.as_deref() {
+            Some("") => None,
+            asked => Some(address("--health-addr", asked, None, "127.0.0.1:8080")?),
+        };
+        Ok(Self {
+            https: address("--https", args.https.as_deref(), settings.proxy.https, "127.0.0.1:8443")?,
+            management: address(
+                "--management",
+                args.management.as_deref(),
+                settings.management.listen,
+                management::DEFAULT_LISTEN,
+            )?,
+            health,
+        })
+    }
+}
+
+fn address(flag: &str, asked: Option<&str>, file: Option<SocketAddr>, usual: &str) -> Result<SocketAddr, Failure> {
+    match (asked, file) {
+        (Some(text), _) => listen_address(text).map_err(|mistake| Failure::configuration(format!("{flag}: {mistake}"))),
+        (None, Some(address)) => Ok(address),
+        (None, None) => Ok(free(usual.parse().expect("a constant"))),
+    }
+}
+
+/// The usual address, or a free port beside it.
+fn free(usual: SocketAddr) -> SocketAddr {
+    match TcpListener::bind(usual) {
+        Ok(_) => usual,
+        Err(_) => SocketAddr::new(usual.ip(), 0),
+    }
+}
+
+/// The pair that the file names, or what the local CA issues.
+fn certificates(settings: &ProxySettings, data_dir: &Path) -> Result<(Arc<Certificates>, Option<PathBuf>), Failure> {
+    match &settings.tls {
+        Some(files) => {
+            let pair = StaticPair::load(&files.certificate, &files.key).map_err(Failure::configuration)?;
+            Ok((Arc::new(Certificates::fixed(pair)), None))
+        }
+        None => {
+            let ca = LocalCa::load_or_create(data_dir).map_err(Failure::running)?;
+            let file = ca.ca_file();
+            Ok((Arc::new(Certificates::local(Arc::new(ca))), Some(file)))
+        }
+    }
+}
+
+async fn edge(
+    server: &management_server::Running,
+    addresses: &Addresses,
+    settings: ProxySettings,
+    certificates: Arc<Certificates>,
+) -> Result<Edge, Failure> {
+    let transport = Transport::InMemory(InMemory::new(server.in_memory()));
+    let identity = Identity {
+        token: server.token(),
+        domain: OWN_DOMAIN.to_owned(),
+        require_subdomain: false,
+        proxy_id: ProxyId::parse(OWN_ID).expect("a plain word"),
+    };
+    let config =
+        Config { health: addresses.health, trusted_proxies: settings.trusted_proxies, ..Config::new(addresses.https) };
+    Edge::start(transport, identity, config, "--https", certificates).await
+}
+
+fn ready(server: &management_server::Running, edge: &Edge, ca_file: Option<PathBuf>, published: &[Published]) -> Ready {
+    let https = edge.proxy.https_addr();
+    Ready {
+        pid: std::process::id(),
+        https,
+        management: server.addr(),
+        health: edge.proxy.health_addr(),
+        ca_file,
+        data_dir: server.data_dir().to_owned(),
+        demo_peer_conf: None,
+        services: published.iter().map(|service| service.ready(https.port())).collect(),
+    }
+}
+
+/// Says it to people or to a script. A reader that went away is no failure.
+fn announce(args: &args::Up, environment: &Environment, ready: &Ready, demo: bool) {
+    let text = if args.json {
+        ready.json() + "\n"
+    } else {
+        welcome(ready, &Style { colours: colours(environment, &io::stdout()), program: program(), demo })
+    };
+    let _ = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
+}
