@@ -5,6 +5,10 @@
 //! nothing but itself: who knows one password earns no tries at another. What was found wrong is known to be wrong, so
 //! that a forgotten client with an old password uses up one try, not all of them.
 //!
+//! A try that is being verified may turn out either way. It takes up a place until then, so that a burst can never
+//! verify more than it may, but it turns nobody away: who could be let in or not by its verdict waits for that. So an
+//! office full of people with the right password gets in, behind one address, all at once.
+//!
 //! Everything is derived from the fifty tries that each service remembers. Nothing is ever evicted to make room, so
 //! there is nothing to flood out.
 
@@ -30,6 +34,9 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 
+/// A verdict takes a second. A try without one for so long was given up, and counts as wrong from then on.
+const OVERDUE: Duration = Duration::from_secs(30);
+
 /// The wrong tries of all services.
 pub struct Attempts {
     key: hmac::Key,
@@ -44,6 +51,13 @@ struct Entry {
     network: Network,
     guess: Guess,
     known_wrong: bool,
+}
+
+impl Entry {
+    /// Nothing that is still to come takes it back.
+    fn is_settled(&self, now: Instant) -> bool {
+        self.known_wrong || now.saturating_duration_since(self.at) >= OVERDUE
+    }
 }
 
 /// What was tried, so that it is recognised and cannot be read back.
@@ -69,6 +83,8 @@ pub enum Begin {
     Verify(Try),
     /// It is wrong, as it was before; there is no need to verify it again.
     KnownWrong,
+    /// Ask again once a try that is being verified has its verdict: it depends on that.
+    Wait,
     /// Do not look at it before so much time has passed.
     TooMany {
         /// At least this long.
@@ -76,7 +92,7 @@ pub enum Begin {
     },
 }
 
-/// A try that is being verified. Dropped without a word, it stays counted: who hangs up early learns nothing for free.
+/// A try that is being verified. Dropped without a word, it counts as wrong: who hangs up early learns nothing for free.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Try {
@@ -102,9 +118,12 @@ impl Attempts {
         if entries.iter().any(|entry| entry.known_wrong && entry.guess == guess) {
             return Begin::KnownWrong;
         }
-        let wait = wait(entries, network, now);
-        if !wait.is_zero() {
-            return Begin::TooMany { retry_after: wait };
+        let retry_after = wait(entries.iter().filter(|entry| entry.is_settled(now)), network, now);
+        if !retry_after.is_zero() {
+            return Begin::TooMany { retry_after };
+        }
+        if !wait(entries.iter(), network, now).is_zero() {
+            return Begin::Wait;
         }
         let number = self.next;
         self.next += 1;
@@ -130,7 +149,7 @@ impl Attempts {
         if let Some(entry) = entries.iter_mut().find(|entry| entry.number == number) {
             entry.known_wrong = true;
         }
-        entries.len() >= CEILING
+        entries.iter().filter(|entry| entry.known_wrong).count() >= CEILING
     }
 
     /// The try could not be verified, through no fault of the client: it does not count.
@@ -160,16 +179,14 @@ impl std::fmt::Debug for Attempts {
     }
 }
 
-/// How long a try from this network has to wait; zero if it need not. `entries` are oldest first.
-fn wait(entries: &[Entry], network: Network, now: Instant) -> Duration {
+/// How long a try from this network has to wait if all these count; zero if it need not. They are oldest first.
+fn wait<'e>(entries: impl DoubleEndedIterator<Item = &'e Entry> + Clone, network: Network, now: Instant) -> Duration {
     let until = |at: Instant, pause: Duration| (at + pause).saturating_duration_since(now);
-    let for_service = match entries.len().checked_sub(CEILING) {
-        Some(surplus) => until(entries[surplus].at, WINDOW),
-        None => Duration::ZERO,
-    };
-    let from_here = || entries.iter().filter(|entry| entry.network == network);
-    let tries = u32::try_from(from_here().count()).unwrap_or(u32::MAX);
-    let for_network = match (from_here().next_back(), tries.checked_sub(FREE)) {
+    let oldest_that_must_go = entries.clone().rev().nth(CEILING - 1);
+    let for_service = oldest_that_must_go.map_or(Duration::ZERO, |entry| until(entry.at, WINDOW));
+    let mut from_here = entries.filter(|entry| entry.network == network);
+    let tries = u32::try_from(from_here.clone().count()).unwrap_or(u32::MAX);
+    let for_network = match (from_here.next_back(), tries.checked_sub(FREE)) {
         (Some(last), Some(more)) => until(last.at, pause(more)),
         (Some(_), None) | (None, _) => Duration::ZERO,
     };
@@ -204,7 +221,7 @@ mod tests {
                 attempts.wrong(attempt);
                 true
             }
-            Begin::KnownWrong | Begin::TooMany { .. } => false,
+            Begin::KnownWrong | Begin::Wait | Begin::TooMany { .. } => false,
         }
     }
 
@@ -276,10 +293,45 @@ mod tests {
             }
         }
         assert_eq!(open.len(), CEILING);
+        assert_eq!(attempts.begin(&service("svc"), source("203.0.113.1"), &[b"x"], now), Begin::Wait);
         attempts.unverified(open.pop().expect("one"));
         assert!(fail(&mut attempts, source("203.0.113.1"), 5000, now), "what was not verified makes room");
         drop(open);
         assert!(!fail(&mut attempts, source("203.0.114.1"), 5001, now), "what was given up does not");
+        let refused = attempts.begin(&service("svc"), source("203.0.114.1"), &[b"x"], now + OVERDUE);
+        assert_eq!(refused, Begin::TooMany { retry_after: WINDOW - OVERDUE }, "and nobody waits for it for long");
+    }
+
+    /// Everybody in an office comes at once, as after a restart, and asks again whenever there is a verdict. Answers how
+    /// many were verified and how many turned away.
+    fn burst(people: u64, right: bool) -> (usize, usize) {
+        let (mut attempts, now) = (Attempts::new(&[7; 32]), Instant::now());
+        let mut waiting: std::collections::VecDeque<u64> = (0..people).collect();
+        let (mut open, mut verified, mut refused) = (std::collections::VecDeque::new(), 0, 0);
+        loop {
+            for _ in 0..waiting.len() {
+                let Some(person) = waiting.pop_front() else { break };
+                match attempts.begin(&service("svc"), source("192.0.2.1"), &[&person.to_be_bytes()], now) {
+                    Begin::Verify(attempt) => open.push_back(attempt),
+                    Begin::Wait => waiting.push_back(person),
+                    Begin::TooMany { .. } => refused += 1,
+                    Begin::KnownWrong => panic!("all are different"),
+                }
+            }
+            let Some(attempt) = open.pop_front() else { return (verified, refused) };
+            verified += 1;
+            if right {
+                attempts.right(attempt);
+            } else {
+                attempts.wrong(attempt);
+            }
+        }
+    }
+
+    #[test]
+    fn a_burst_that_is_right_gets_in_and_one_that_is_wrong_gets_five_tries() {
+        assert_eq!(burst(300, true), (300, 0));
+        assert_eq!(burst(300, false), (5, 295));
     }
 
     #[test]
@@ -322,6 +374,8 @@ mod tests {
         network: u8,
         guess: u8,
         outcome: Outcome,
+        /// After how many further steps there is a verdict.
+        takes: usize,
     }
 
     #[derive(Clone, Copy, Debug, PartialEq)]
@@ -332,12 +386,32 @@ mod tests {
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let outcome = prop_oneof![1 => Just(Outcome::Right), 6 => Just(Outcome::Wrong), 1 => Just(Outcome::GivenUp)];
-        let pass = prop_oneof![Just(0), 0..5_u64, 0..5_000_u64, 0..50_000_u64];
-        let step = (pass, any::<bool>(), 0..60_u8, any::<u8>(), outcome);
-        let step =
-            step.prop_map(|(pass, service, network, guess, outcome)| Step { pass, service, network, guess, outcome });
+        let outcome = prop_oneof![2 => Just(Outcome::Right), 6 => Just(Outcome::Wrong), 1 => Just(Outcome::GivenUp)];
+        let pass = prop_oneof![2 => Just(0), 1 => 0..5_u64, 1 => 0..60_u64, 1 => 0..5_000_u64, 1 => 0..50_000_u64];
+        let takes = prop_oneof![Just(0), 0..10_usize, 0..80_usize];
+        let step = (pass, any::<bool>(), 0..60_u8, any::<u8>(), outcome, takes).prop_map(
+            |(pass, service, network, guess, outcome, takes)| Step { pass, service, network, guess, outcome, takes },
+        );
         proptest::collection::vec(step, 1..400)
+    }
+
+    /// One past try of the reference.
+    struct Past {
+        at: Instant,
+        step: Step,
+        /// When it has its verdict, in steps.
+        due: usize,
+        attempt: Option<Try>,
+    }
+
+    /// Whether these tries, all of one service, stand in the way of one from this network.
+    fn in_the_way(counted: &[&Past], network: u8, now: Instant) -> bool {
+        let here: Vec<_> = counted.iter().filter(|past| past.step.network / 20 == network / 20).collect();
+        let rested = match (here.last(), here.len().checked_sub(5)) {
+            (Some(last), Some(n)) => now - last.at >= Duration::from_secs(3600.min(1_u64 << n.min(20))),
+            _ => true,
+        };
+        counted.len() >= 50 || !rested
     }
 
     proptest! {
@@ -345,38 +419,38 @@ mod tests {
         #[test]
         fn the_machine_does_what_the_history_says(steps in steps()) {
             let (mut attempts, mut now) = (Attempts::new(&[7; 32]), Instant::now());
-            let mut history: Vec<(Instant, Step)> = Vec::new();
-            for step in steps {
+            let mut history: Vec<Past> = Vec::new();
+            for (n, step) in steps.into_iter().enumerate() {
                 now += Duration::from_secs(step.pass);
-                let counted: Vec<_> = history
-                    .iter()
-                    .filter(|(at, past)| now - *at < WINDOW && past.service == step.service)
-                    .collect();
-                let here: Vec<_> = counted.iter().filter(|(_, past)| past.network / 20 == step.network / 20).collect();
-                let known = counted.iter().any(|(_, past)| past.outcome == Outcome::Wrong && past.guess == step.guess);
-                let doublings = here.len().checked_sub(5);
-                let rested = match (here.last(), doublings) {
-                    (Some((at, _)), Some(n)) => now - *at >= Duration::from_secs(3600.min(1_u64 << n.min(20))),
-                    _ => true,
-                };
+                for past in history.iter_mut().filter(|past| past.due <= n) {
+                    match (past.attempt.take(), past.step.outcome) {
+                        (Some(attempt), Outcome::Right) => attempts.right(attempt),
+                        (Some(attempt), Outcome::Wrong) => drop(attempts.wrong(attempt)),
+                        (None, _) | (_, Outcome::GivenUp) => {}
+                    }
+                }
+                history.retain(|past| past.due > n || past.step.outcome != Outcome::Right);
+                let wrong = |past: &Past| past.due <= n && past.step.outcome == Outcome::Wrong;
+                let counted: Vec<_> =
+                    history.iter().filter(|past| now - past.at < WINDOW && past.step.service == step.service).collect();
+                let known = counted.iter().any(|past| wrong(past) && past.step.guess == step.guess);
+                let old = |past: &Past| now - past.at >= Duration::from_secs(30);
+                let settled: Vec<_> = counted.iter().copied().filter(|past| wrong(past) || old(past)).collect();
+                let hopeless = in_the_way(&settled, step.network, now);
+                let unsure = in_the_way(&counted, step.network, now);
                 let id = service(if step.service { "a" } else { "b" });
                 let from = IpAddr::V4(Ipv4Addr::new(10, 0, step.network / 20, step.network));
                 match attempts.begin(&id, from, &[&[step.guess]], now) {
                     Begin::KnownWrong => prop_assert!(known),
                     Begin::TooMany { retry_after } => {
-                        prop_assert!(!known && (counted.len() >= CEILING || !rested));
+                        prop_assert!(!known && hopeless);
                         prop_assert!(retry_after > Duration::ZERO && retry_after <= WINDOW);
                     }
+                    Begin::Wait => prop_assert!(!known && !hopeless && unsure),
                     Begin::Verify(attempt) => {
-                        prop_assert!(!known && counted.len() < CEILING && rested);
-                        match step.outcome {
-                            Outcome::Right => attempts.right(attempt),
-                            Outcome::Wrong => drop(attempts.wrong(attempt)),
-                            Outcome::GivenUp => drop(attempt),
-                        }
-                        if step.outcome != Outcome::Right {
-                            history.push((now, step));
-                        }
+                        prop_assert!(!known && !hopeless && !unsure);
+                        let due = n + 1 + step.takes;
+                        history.push(Past { at: now, step, due, attempt: Some(attempt) });
                     }
                 }
             }

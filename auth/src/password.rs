@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use argon2::password_hash::phc;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{SHA256, digest};
 use postern_model::Secret;
 use tokio::sync::Semaphore;
 
@@ -23,7 +25,16 @@ const QUEUE: usize = 64;
 
 /// A password as it is stored: a PHC string (`$argon2id$v=19$m=19456,t=2,p=1$salt$hash`), checked.
 #[derive(Clone, PartialEq, Eq)]
-pub struct PasswordHash(phc::PasswordHash);
+pub struct PasswordHash(Box<phc::PasswordHash>);
+
+/// What a password that is presented must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// This one.
+    Plain(Secret),
+    /// The one behind this hash.
+    Hash(PasswordHash),
+}
 
 /// A text that is no password hash of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,7 +78,7 @@ impl PasswordHash {
         if params.m_cost() > MOST_MEMORY_KIB || params.t_cost() > MOST_PASSES || params.p_cost() > MOST_LANES {
             return Err(InvalidHash::Costly);
         }
-        Ok(Self(hash))
+        Ok(Self(hash.into()))
     }
 }
 
@@ -105,22 +116,24 @@ impl Passwords {
     pub async fn hash(&self, password: Secret) -> Result<PasswordHash, PasswordError> {
         self.run(move || {
             let hash = argon2().hash_password(password.expose().as_bytes());
-            hash.map(PasswordHash).map_err(|_| PasswordError::Failed)
+            hash.map(|hash| PasswordHash(hash.into())).map_err(|_| PasswordError::Failed)
         })
         .await
     }
 
-    /// Whether the password is the one behind the hash. Without a hash (no such user) the answer is no, and it takes as
-    /// long as with one.
+    /// Whether the password is the one expected. Where none is (no such user), the answer is no. It takes one Argon2 in any
+    /// case, needed or not, so that time does not tell who is there.
     ///
     /// # Errors
     /// [`PasswordError`].
-    pub async fn verify(&self, password: Secret, hash: Option<PasswordHash>) -> Result<bool, PasswordError> {
+    pub async fn verify(&self, password: Secret, expected: Option<Expected>) -> Result<bool, PasswordError> {
         self.run(move || {
             let password = password.expose().as_bytes();
-            match hash {
-                None => argon2().hash_password_with_salt(password, b"nobody's salt").map(|_| false),
-                Some(hash) => match argon2().verify_password(password, &hash.0) {
+            let in_vain = || argon2().hash_password_with_salt(password, b"nobody's salt");
+            match expected {
+                None => in_vain().map(|_| false),
+                Some(Expected::Plain(expected)) => in_vain().map(|_| same(password, expected.expose().as_bytes())),
+                Some(Expected::Hash(hash)) => match argon2().verify_password(password, &*hash.0) {
                     Ok(()) => Ok(true),
                     Err(argon2::password_hash::Error::PasswordInvalid) => Ok(false),
                     Err(error) => Err(error),
@@ -146,6 +159,12 @@ impl Passwords {
     }
 }
 
+/// In a time that does not depend on where they differ: digests of equal length are compared.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    let digest = |bytes| digest(&SHA256, bytes);
+    verify_slices_are_equal(digest(a).as_ref(), digest(b).as_ref()).is_ok()
+}
+
 fn argon2() -> Argon2<'static> {
     let params = Params::new(MEMORY_KIB, PASSES, LANES, None).expect("constants within Argon2's bounds");
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
@@ -162,8 +181,13 @@ mod tests {
         assert!(hash.to_string().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
         assert_eq!(PasswordHash::parse(&hash.to_string()), Ok(hash.clone()));
         assert_eq!(format!("{hash:?}"), "[password hash]");
-        assert_eq!(passwords.verify(Secret::from("hunter2"), Some(hash.clone())).await, Ok(true));
-        assert_eq!(passwords.verify(Secret::from("hunter3"), Some(hash)).await, Ok(false));
+        for expected in [Expected::Hash(hash), Expected::Plain(Secret::from("hunter2"))] {
+            assert!(!format!("{expected:?}").contains("hunter2"));
+            assert_eq!(passwords.verify(Secret::from("hunter2"), Some(expected.clone())).await, Ok(true));
+            for wrong in ["hunter3", "hunter", "hunter22", ""] {
+                assert_eq!(passwords.verify(Secret::from(wrong), Some(expected.clone())).await, Ok(false));
+            }
+        }
         assert_eq!(passwords.verify(Secret::from("hunter2"), None).await, Ok(false));
     }
 
@@ -171,7 +195,7 @@ mod tests {
     async fn the_vector_of_the_reference_implementation_verifies() {
         let text = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
         let hash = PasswordHash::parse(text).expect("a hash");
-        assert_eq!(Passwords::new(1).verify(Secret::from("password"), Some(hash)).await, Ok(true));
+        assert_eq!(Passwords::new(1).verify(Secret::from("password"), Some(Expected::Hash(hash))).await, Ok(true));
     }
 
     #[test]

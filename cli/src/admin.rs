@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use postern_management_server::admin::{AccessKind, AdminError, Client, Status};
+use postern_management_server::admin::{AccessKind, AdminError, Client, ServiceStatus, Status};
 
 use crate::args;
 use crate::failure::Failure;
@@ -65,7 +65,7 @@ fn told(status: &Status, colours: bool) -> String {
             AccessKind::Open => "open",
             AccessKind::Basic => "login",
         };
-        let sentence = service.sentence.clone().unwrap_or_default();
+        let sentence = service.sentence.clone().or_else(|| uncovered(service)).unwrap_or_default();
         vec![service.name.clone(), service.host.clone(), access.into(), paint(&service.state, colours), sentence]
     });
     let proxies = status.proxies.iter().map(|proxy| {
@@ -90,6 +90,15 @@ fn told(status: &Status, colours: bool) -> String {
         }
     }
     text
+}
+
+/// What is served under a certificate that clients refuse is active to its proxies, and of no use.
+fn uncovered(service: &ServiceStatus) -> Option<String> {
+    let useless = service.state == "active" && !service.certificate_issued;
+    useless.then(|| {
+        let host = &service.host;
+        format!("no certificate for {host} on every proxy, so clients refuse it; give --cert-dir a pair that covers it")
+    })
 }
 
 /// Green is well, red is not.

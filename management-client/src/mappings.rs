@@ -1,3 +1,6 @@
+use std::pin::pin;
+use std::time::Duration;
+
 use postern_model::{Ack, Delivery, SyncEvent};
 use postern_proto::convert::{self, Hello};
 use postern_proto::management::sync_mappings_request::Msg;
@@ -5,13 +8,16 @@ use postern_proto::management::{
     GetMappingUpdateResponse, ProxyMapping, SyncMappingsAck, SyncMappingsRequest, SyncMappingsResponse,
 };
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use crate::failure::describe;
 use crate::resume::{End, Method, Resume, Step};
 use crate::rpc::Rpc;
+
+/// So long a stream may bring nothing before somebody is told.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// How the client stands with its server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,15 +58,18 @@ impl Mappings {
 
     /// One stream, from its opening to its end. One batch after the other: the next is read once the one before is applied.
     async fn follow(&self, method: Method, resume: &mut Resume) -> Result<Status, Unwanted> {
-        let mut stream = match Stream::open(&self.rpc, &self.hello, method).await {
-            Ok(stream) => stream,
+        let begin = async {
+            let mut stream = Stream::open(&self.rpc, &self.hello, method).await?;
+            let first = stream.next().await?;
+            Ok((stream, first))
+        };
+        let (mut stream, mut message) = match patiently(begin).await {
+            Ok(begun) => begun,
             Err(status) => return Ok(status),
         };
         loop {
-            let (mappings, complete) = match stream.next().await {
-                Ok(Some(message)) => message,
-                Ok(None) => return Ok(Status::unavailable("the server closed the stream")),
-                Err(status) => return Ok(status),
+            let Some((mappings, complete)) = message else {
+                return Ok(Status::unavailable("the server closed the stream"));
             };
             if let Some(opened) = resume.received() {
                 tracing::info!("connected to management");
@@ -71,6 +80,10 @@ impl Mappings {
                 return Ok(Status::aborted("a batch was not applied"));
             }
             stream.acknowledge().await;
+            message = match stream.next().await {
+                Ok(message) => message,
+                Err(status) => return Ok(status),
+            };
         }
     }
 
@@ -110,6 +123,22 @@ impl Mappings {
     async fn deliver(&self, event: SyncEvent, ack: Ack) -> Result<(), Unwanted> {
         self.events.send(Delivery { event, ack }).await.map_err(|_| Unwanted)
     }
+}
+
+/// Waits for as long as it takes: a large snapshot may. But what stands in between may keep the answer for itself, and
+/// that nobody would notice.
+async fn patiently<T>(answer: impl Future<Output = T>) -> T {
+    let mut answer = pin!(answer);
+    if let Ok(answer) = timeout(SILENCE, answer.as_mut()).await {
+        return answer;
+    }
+    tracing::warn!(
+        "management can be reached, but has not answered the call for mappings for {} s, and nothing new is served until \
+         it does; if a gateway stands before it, let that pass gRPC streams through without buffering, otherwise look \
+         into the log of management",
+        SILENCE.as_secs()
+    );
+    answer.await
 }
 
 /// An open mapping stream of either kind.

@@ -3,7 +3,6 @@ use std::time::Duration;
 use postern_model::AccessLogLine;
 use postern_proto::convert::access_log_to_wire;
 use postern_proto::management::AccessLog;
-use prost::Message;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -59,14 +58,20 @@ impl Queue {
     }
 
     fn fill(&mut self) {
-        let mut bytes: usize = self.batch.iter().map(Message::encoded_len).sum();
+        let mut bytes: usize = self.batch.iter().map(size).sum();
         while self.batch.len() < BATCH_LINES && bytes < BATCH_BYTES {
             let Ok(line) = self.lines.try_recv() else { return };
             let line = access_log_to_wire(&line);
-            bytes += line.encoded_len();
+            bytes += size(&line);
             self.batch.push(line);
         }
     }
+}
+
+/// At least the bytes that a line takes on the wire: only its path and user can be long.
+fn size(line: &AccessLog) -> usize {
+    const REST: usize = 1024;
+    REST + line.path.len() + line.user_id.len()
 }
 
 #[cfg(test)]
@@ -76,6 +81,8 @@ mod tests {
 
     use postern_model::{AuthMechanism, RequestId};
 
+    use prost::Message;
+
     use super::*;
 
     fn line(path: String) -> AccessLogLine {
@@ -84,10 +91,10 @@ mod tests {
             id: RequestId::parse("r1").expect("id"),
             account: None,
             service: None,
-            host: String::new(),
-            path,
+            host: None,
+            path: path.into(),
             duration: Duration::ZERO,
-            method: "GET".into(),
+            method: http::Method::GET,
             status: 200,
             source: IpAddr::V4(Ipv4Addr::LOCALHOST),
             mechanism: AuthMechanism::None,

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use parking_lot::Mutex;
 use postern_proto::management::AccessLog;
 
-use crate::reports::LogLine;
+use crate::reports::{self, LogLine};
 
 /// How many lines are kept to be looked at.
 const KEPT: usize = 1000;
@@ -22,7 +22,8 @@ pub(crate) struct AccessLogs {
 #[derive(Debug, Default)]
 struct Inner {
     total: u64,
-    newest: VecDeque<LogLine>,
+    /// As they came but for their length: most are never looked at.
+    newest: VecDeque<AccessLog>,
     known: HashSet<u64>,
     order: VecDeque<u64>,
 }
@@ -31,7 +32,7 @@ impl AccessLogs {
     /// Takes lines in, each once: `log_id` is unique.
     pub(crate) fn store(&self, lines: Vec<AccessLog>) {
         let mut inner = self.inner.lock();
-        for line in lines {
+        for mut line in lines {
             if !line.log_id.is_empty() && !inner.remember(self.hasher.hash_one(&line.log_id)) {
                 continue;
             }
@@ -39,7 +40,8 @@ impl AccessLogs {
             if inner.newest.len() == KEPT {
                 inner.newest.pop_front();
             }
-            inner.newest.push_back(LogLine::from_wire(line));
+            cut(&mut line);
+            inner.newest.push_back(line);
         }
     }
 
@@ -51,7 +53,8 @@ impl AccessLogs {
     /// The newest lines, oldest first.
     pub(crate) fn newest(&self, count: usize) -> Vec<LogLine> {
         let inner = self.inner.lock();
-        inner.newest.iter().skip(inner.newest.len().saturating_sub(count)).cloned().collect()
+        let skipped = inner.newest.len().saturating_sub(count);
+        inner.newest.iter().skip(skipped).cloned().map(LogLine::from_wire).collect()
     }
 }
 
@@ -68,6 +71,27 @@ impl Inner {
             self.known.remove(&oldest);
         }
         true
+    }
+}
+
+/// Memory is bounded by the number of lines, so no line may be large.
+fn cut(line: &mut AccessLog) {
+    line.metadata.clear();
+    let texts = [
+        &mut line.log_id,
+        &mut line.account_id,
+        &mut line.service_id,
+        &mut line.host,
+        &mut line.path,
+        &mut line.method,
+        &mut line.source_ip,
+        &mut line.auth_mechanism,
+        &mut line.user_id,
+        &mut line.protocol,
+        &mut line.reason,
+    ];
+    for text in texts {
+        reports::cut(text);
     }
 }
 

@@ -3,12 +3,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
-use postern_auth::password::PasswordHash;
+use postern_auth::password::Expected;
 use postern_auth::session::SigningKey;
 use postern_model::{AccountId, Authentication, Challenge, HeaderAuth, Mapping, Mode, ServiceId};
 
 use crate::desired::{Access, Desired, Service};
-use crate::store::SessionSeed;
+use crate::store::{Revision, SessionSeed};
 
 /// NetBird's constant, also the life of a session token.
 pub(crate) const SESSION_AGE: Duration = Duration::from_secs(86_400);
@@ -28,7 +28,9 @@ pub(crate) struct Published {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Member {
-    pub(crate) password: PasswordHash,
+    pub(crate) password: Expected,
+    /// Another whenever the password is another.
+    pub(crate) revision: Revision,
     pub(crate) groups: Vec<String>,
 }
 
@@ -49,24 +51,24 @@ impl Edit {
     }
 }
 
-/// Turns desired services into published ones. `hashes` has one for every user. A session key of before stays as long as
+/// Turns desired services into published ones. `users` has everybody whom they let in. A session key of before stays as long as
 /// its service's users, passwords and groups do; otherwise a new one takes its place, and every session under the old one
 /// ends.
 pub(crate) fn publish(
     account: &AccountId,
     desired: &Desired,
-    hashes: &BTreeMap<String, PasswordHash>,
+    users: &BTreeMap<String, Member>,
     before: &BTreeMap<ServiceId, SessionSeed>,
 ) -> (Catalog, BTreeMap<ServiceId, SessionSeed>) {
     let mut keys = BTreeMap::new();
     let mut catalog = Catalog::new();
     for (id, service) in &desired.services {
-        let members = members(service, desired, hashes);
+        let members = members(service, users);
         let signing = (!members.is_empty()).then(|| {
             let access = fingerprint(&members);
             let kept = before.get(id).filter(|seed| seed.access == access).cloned();
-            let seed = kept.unwrap_or_else(|| SessionSeed { access, seed: SigningKey::generate_seed() });
-            let signing = SigningKey::from_seed(&seed.seed);
+            let seed = kept.unwrap_or_else(|| SessionSeed::new(access, SigningKey::generate_seed()));
+            let signing = seed.signing.clone();
             keys.insert(id.clone(), seed);
             signing
         });
@@ -87,17 +89,13 @@ pub(crate) fn diff(old: &Catalog, new: &Catalog) -> Vec<Edit> {
     gone.chain(there).collect()
 }
 
-fn members(service: &Service, desired: &Desired, hashes: &BTreeMap<String, PasswordHash>) -> BTreeMap<String, Member> {
+fn members(service: &Service, users: &BTreeMap<String, Member>) -> BTreeMap<String, Member> {
     let names = match &service.access {
         Access::Open => &[][..],
         Access::Basic(names) => names,
     };
-    let member = |name: &String| {
-        let password = hashes.get(name).expect("every user has a hash").clone();
-        let groups = desired.users.get(name).expect("access names users that are there").groups.clone();
-        (name.clone(), Member { password, groups })
-    };
-    names.iter().map(member).collect()
+    let member = |name: &String| users.get(name).expect("access names users that are there").clone();
+    names.iter().map(|name| (name.clone(), member(name))).collect()
 }
 
 fn mapping(
@@ -146,7 +144,8 @@ fn fingerprint(members: &BTreeMap<String, Member>) -> [u8; 32] {
     context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
-/// Tells proxies that a user's credential changed and nothing about it: the hash it is made of is salted and stays here.
+/// Tells proxies that a user's credential changed and nothing about it: the revision it is made of is random, or the
+/// digest of a salted hash.
 fn revision_of(name: &str, member: &Member) -> String {
     let mut context = Context::new(&SHA256);
     add(&mut context, name, member);
@@ -155,11 +154,10 @@ fn revision_of(name: &str, member: &Member) -> String {
 
 /// Each part with its length before it, so that no two members run into the same bytes.
 fn add(context: &mut Context, name: &str, member: &Member) {
-    let password = member.password.to_string();
-    let parts = [name, &password].into_iter().chain(member.groups.iter().map(String::as_str));
+    let parts = [name.as_bytes(), &member.revision].into_iter().chain(member.groups.iter().map(String::as_bytes));
     context.update(&(member.groups.len() as u64).to_be_bytes());
     for part in parts {
         context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part.as_bytes());
+        context.update(part);
     }
 }

@@ -3,7 +3,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,17 +12,19 @@ use postern_certs::{ALPN_H2, Certificates, LocalCa, StaticPair, server_config};
 use postern_model::HostName;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tonic::transport::server::Connected;
 
 use crate::desired::TlsFiles;
 
-const HANDSHAKE: Duration = Duration::from_secs(10);
-const HANDSHAKES_AT_ONCE: usize = 256;
+/// From a connection's beginning to its first call with a valid token. Whoever has none cannot use up our file
+/// descriptors: so many connections wait for that call at once, and so long.
+const INTRODUCTION: Duration = Duration::from_secs(10);
+const STRANGERS: usize = 256;
 /// Out of file descriptors: trying again at once would only burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Two thirds of the life of a leaf of the local CA.
@@ -129,30 +131,61 @@ fn issue(ca: &LocalCa, names: &[String]) -> Result<Arc<ServerConfig>, postern_ce
 pub(crate) struct Connection {
     io: Box<dyn Io>,
     info: ConnectionInfo,
+    stranger: Option<Stranger>,
+}
+
+/// What a connection has until a call with a valid token came over it.
+pub(crate) struct Stranger {
+    until: Pin<Box<Sleep>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Stranger {
+    fn new(place: OwnedSemaphorePermit) -> Self {
+        Self { until: Box::pin(sleep_until(Instant::now() + INTRODUCTION)), _place: place }
+    }
 }
 
 /// What calls know of the connection they came over.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ConnectionInfo {
     /// No two connections of a run have the same.
     pub(crate) id: u64,
     /// The proxy's address; loopback for the proxy in this process.
     pub(crate) peer: IpAddr,
+    introduced: Arc<AtomicBool>,
+}
+
+impl ConnectionInfo {
+    /// A call with a valid token came over it.
+    pub(crate) fn introduced(&self) {
+        self.introduced.store(true, Ordering::Relaxed);
+    }
 }
 
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 impl Connection {
-    fn new(io: impl Io + 'static, peer: IpAddr) -> Self {
+    fn new(io: impl Io + 'static, peer: IpAddr, stranger: Option<Stranger>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self { io: Box::new(io), info: ConnectionInfo { id, peer: peer.to_canonical() } }
+        let info = ConnectionInfo { id, peer: peer.to_canonical(), introduced: Arc::default() };
+        Self { io: Box::new(io), info, stranger }
     }
 
     /// One from this very process.
     pub(crate) fn in_memory(io: DuplexStream) -> Self {
-        Self::new(io, IpAddr::from([127, 0, 0, 1]))
+        Self::new(io, IpAddr::from([127, 0, 0, 1]), None)
+    }
+
+    /// An error once a stranger has had its time.
+    fn in_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.info.introduced.load(Ordering::Relaxed) {
+            self.stranger = None;
+        }
+        let overdue = |stranger: &mut Stranger| stranger.until.as_mut().poll(cx).is_ready();
+        if self.stranger.as_mut().is_some_and(overdue) { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
     }
 }
 
@@ -160,18 +193,20 @@ impl Connected for Connection {
     type ConnectInfo = ConnectionInfo;
 
     fn connect_info(&self) -> ConnectionInfo {
-        self.info
+        self.info.clone()
     }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.in_time(cx)?;
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.in_time(cx)?;
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
@@ -180,6 +215,7 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.in_time(cx)?;
         Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 
@@ -188,6 +224,7 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.in_time(cx)?;
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
@@ -198,7 +235,7 @@ impl AsyncWrite for Connection {
 
 /// Accepts connections and hands them over once they are secure. Never returns; its handshakes end with it.
 pub(crate) async fn accept(listener: TcpListener, security: Arc<Security>, ready: mpsc::Sender<Connection>) {
-    let places = Arc::new(Semaphore::new(HANDSHAKES_AT_ONCE));
+    let places = Arc::new(Semaphore::new(STRANGERS));
     let mut handshakes = JoinSet::new();
     loop {
         let place = places.clone().acquire_owned().await.expect("never closed");
@@ -213,8 +250,9 @@ pub(crate) async fn accept(listener: TcpListener, security: Arc<Security>, ready
         };
         let (security, ready) = (security.clone(), ready.clone());
         handshakes.spawn(async move {
-            let _place = place;
-            match timeout(HANDSHAKE, secure(stream, peer, &security)).await {
+            let stranger = Stranger::new(place);
+            let until = stranger.until.deadline();
+            match timeout_at(until, secure(stream, peer, &security, stranger)).await {
                 Ok(Ok(connection)) => drop(ready.send(connection).await),
                 Ok(Err(error)) => tracing::debug!(%peer, %error, "handshake with a proxy failed"),
                 Err(_) => tracing::debug!(%peer, "handshake with a proxy took too long"),
@@ -223,10 +261,16 @@ pub(crate) async fn accept(listener: TcpListener, security: Arc<Security>, ready
     }
 }
 
-async fn secure(stream: TcpStream, peer: SocketAddr, security: &Security) -> io::Result<Connection> {
+async fn secure(
+    stream: TcpStream,
+    peer: SocketAddr,
+    security: &Security,
+    stranger: Stranger,
+) -> io::Result<Connection> {
+    let stranger = Some(stranger);
     stream.set_nodelay(true)?;
     match security.config().map_err(io::Error::other)? {
-        None => Ok(Connection::new(stream, peer.ip())),
-        Some(config) => Ok(Connection::new(TlsAcceptor::from(config).accept(stream).await?, peer.ip())),
+        None => Ok(Connection::new(stream, peer.ip(), stranger)),
+        Some(config) => Ok(Connection::new(TlsAcceptor::from(config).accept(stream).await?, peer.ip(), stranger)),
     }
 }

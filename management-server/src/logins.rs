@@ -1,17 +1,24 @@
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use parking_lot::Mutex;
-use postern_auth::attempts::{Attempts, Begin, CEILING};
+use postern_auth::attempts::{Attempts, Begin, CEILING, Try};
 use postern_auth::basic;
 use postern_auth::password::{PasswordError, Passwords};
 use postern_auth::session::SigningKey;
 use postern_model::{AccountId, Authenticate, Authenticated, Credential, Group, Principal, Secret, ServiceId};
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::timeout_at;
 
 use crate::catalog::{Member, Published, SESSION_AGE};
 use crate::hub::Hub;
+
+/// How many may wait for the verdicts of others, and how long: a proxy gives up after 10 s.
+const WAITING: usize = 256;
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Verifies what people present, for proxies that ask (NetBird: `Authenticate`).
 #[derive(Debug)]
@@ -19,6 +26,9 @@ pub(crate) struct Logins {
     hub: Arc<Hub>,
     passwords: Passwords,
     attempts: Mutex<Attempts>,
+    /// Told of each verdict.
+    verdicts: Notify,
+    waiting: Semaphore,
 }
 
 /// Why there is no verdict.
@@ -37,7 +47,8 @@ impl Logins {
         let at_once = std::thread::available_parallelism().map_or(1, usize::from);
         // The seed is random and secret, as a session key's is.
         let attempts = Mutex::new(Attempts::new(&SigningKey::generate_seed()));
-        Self { hub, passwords: Passwords::new(at_once), attempts }
+        let (verdicts, waiting) = (Notify::new(), Semaphore::new(WAITING));
+        Self { hub, passwords: Passwords::new(at_once), attempts, verdicts, waiting }
     }
 
     /// One Argon2 for a known user and for an unknown one alike; none for what was found wrong before, for what is no
@@ -63,15 +74,15 @@ impl Logins {
 
         let key = signing.public();
         let presented: [&[u8]; 3] = [&key.0, basic.user.as_bytes(), basic.password.expose().as_bytes()];
-        let begin = self.attempts.lock().begin(&ask.service, ask.source, &presented, Instant::now());
-        let attempt = match begin {
-            Begin::Verify(attempt) => attempt,
-            Begin::KnownWrong => return Ok(Authenticated::No),
-            Begin::TooMany { .. } => return Ok(Authenticated::TooMany),
+        let attempt = match self.begin(&ask, &presented).await {
+            Ok(attempt) => attempt,
+            Err(unseen) => return Ok(unseen),
         };
         let member = published.members.get(&basic.user);
-        let hash = member.map(|member| member.password.clone());
-        match (self.passwords.verify(basic.password, hash).await, member) {
+        let expected = member.map(|member| member.password.clone());
+        let verified = self.passwords.verify(basic.password, expected).await;
+        let _told = Told(&self.verdicts);
+        match (verified, member) {
             (Ok(true), Some(member)) => {
                 self.attempts.lock().right(attempt);
                 Ok(Authenticated::Yes { session_token: session(&published, signing, &basic.user, member) })
@@ -92,9 +103,41 @@ impl Logins {
         }
     }
 
+    /// A try that may be verified, or what to answer instead. Waits while that depends on the verdicts of others: many
+    /// people behind one address come at once after a change, and all of them are right.
+    async fn begin(&self, ask: &Authenticate, presented: &[&[u8]]) -> Result<Try, Authenticated> {
+        let give_up = tokio::time::Instant::now() + PATIENCE;
+        let mut place = None;
+        loop {
+            // From before the question on, so that no verdict slips by in between.
+            let mut verdict = pin!(self.verdicts.notified());
+            verdict.as_mut().enable();
+            let begin = self.attempts.lock().begin(&ask.service, ask.source, presented, Instant::now());
+            match begin {
+                Begin::Verify(attempt) => return Ok(attempt),
+                Begin::KnownWrong => return Err(Authenticated::No),
+                Begin::TooMany { .. } => return Err(Authenticated::TooMany),
+                Begin::Wait => {}
+            }
+            if place.is_none() {
+                place = Some(self.waiting.try_acquire().map_err(|_| Authenticated::TooMany)?);
+            }
+            timeout_at(give_up, verdict).await.map_err(|_| Authenticated::TooMany)?;
+        }
+    }
+
     /// Forgets the wrong tries on a service that is no more.
     pub(crate) fn forget(&self, service: &ServiceId) {
         self.attempts.lock().forget(service);
+    }
+}
+
+/// Dropped once there is a verdict, it tells those who wait.
+struct Told<'v>(&'v Notify);
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        self.0.notify_waiters();
     }
 }
 
@@ -114,7 +157,8 @@ mod tests {
     use std::path::Path;
 
     use futures_util::FutureExt;
-    use postern_auth::password::PasswordHash;
+    use futures_util::future::join_all;
+    use postern_auth::password::{Expected, PasswordHash};
 
     use super::*;
     use crate::catalog::publish;
@@ -128,9 +172,10 @@ mod tests {
         let user = format!("[user.alice]\npassword_hash = '{HASH}'\n");
         let text = user + "[service.vault]\nhost = 'v.x'\nupstream = 'http://x'\naccess = { basic = ['alice'] }";
         let desired = crate::file::parse(&text, Path::new("")).expect("good");
-        let hashes = [("alice".to_owned(), PasswordHash::parse(HASH).expect("a hash"))].into();
+        let password = Expected::Hash(PasswordHash::parse(HASH).expect("a hash"));
+        let users = [("alice".to_owned(), Member { password, revision: [0; 32], groups: Vec::new() })].into();
         let hub = Arc::new(Hub::new(0));
-        hub.publish(publish(&account, &desired, &hashes, &BTreeMap::new()).0, 1);
+        hub.publish(publish(&account, &desired, &users, &BTreeMap::new()).0, 1);
         (Arc::new(Logins::new(hub)), account)
     }
 
@@ -168,5 +213,38 @@ mod tests {
         hang_up(&logins, &account, "wrong").await;
         assert!(matches!(logins.verify(&account, ask("password")).await, Ok(Authenticated::Yes { .. })));
         assert!(counted(&logins), "the wrong one stays");
+    }
+
+    async fn burst(people: usize, password: impl Fn(usize) -> String) -> Vec<Authenticated> {
+        let (logins, account) = logins();
+        let all = (0..people).map(|n| logins.verify(&account, ask(&password(n)))).collect::<Vec<_>>();
+        join_all(all).await.into_iter().map(|answer| answer.expect("a verdict")).collect()
+    }
+
+    #[tokio::test]
+    async fn an_office_that_comes_at_once_gets_in_and_a_burst_of_guesses_has_five() {
+        let office = burst(20, |_| "password".into()).await;
+        assert!(office.iter().all(|answer| matches!(answer, Authenticated::Yes { .. })), "{office:?}");
+        let guesses = burst(20, |n| format!("guess {n}")).await;
+        let seen = guesses.iter().filter(|answer| matches!(answer, Authenticated::No)).count();
+        let unseen = guesses.iter().filter(|answer| matches!(answer, Authenticated::TooMany)).count();
+        assert!(unseen >= 14 && seen + unseen == 20, "{guesses:?}");
+    }
+
+    /// Neither forever nor in any number.
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_waits_within_bounds() {
+        let (logins, account) = logins();
+        let hopeless: Vec<_> = (0..5_u8)
+            .map(|n| logins.attempts.lock().begin(&ask("").service, ask("").source, &[&[n]], Instant::now()))
+            .collect();
+        assert!(hopeless.iter().all(|begin| matches!(begin, Begin::Verify(_))), "{hopeless:?}");
+        let begun = tokio::time::Instant::now();
+        assert!(matches!(logins.verify(&account, ask("password")).await, Ok(Authenticated::TooMany)));
+        assert!(begun.elapsed() >= PATIENCE);
+        let begun = tokio::time::Instant::now();
+        let _all = logins.waiting.try_acquire_many(WAITING.try_into().expect("small")).expect("nobody waits any more");
+        assert!(matches!(logins.verify(&account, ask("password")).await, Ok(Authenticated::TooMany)));
+        assert!(begun.elapsed().is_zero());
     }
 }

@@ -20,6 +20,8 @@ pub struct Status {
     pub revision: u64,
     /// Where proxies elsewhere connect to.
     pub listener: Option<SocketAddr>,
+    /// What does not work any more until the next start, one sentence each; usually nothing.
+    pub problems: Vec<String>,
     /// The configuration file, where there is one.
     pub file: Option<FileStatus>,
     /// By id.
@@ -184,15 +186,20 @@ impl LogLine {
 
 /// What a proxy says is kept in memory, so nothing may be large, and shown on terminals, so nothing may steer one.
 pub(crate) fn plain(mut text: String) -> String {
+    cut(&mut text);
+    if text.contains(char::is_control) {
+        text = text.replace(char::is_control, "\u{fffd}");
+    }
+    text
+}
+
+/// Cuts a text to about a kilobyte, and gives back the room.
+pub(crate) fn cut(text: &mut String) {
     const LONGEST: usize = 1024;
     if text.len() > LONGEST {
         let end = (0..=LONGEST).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
         text.truncate(end);
         text.push('…');
+        text.shrink_to_fit();
     }
-    if text.contains(char::is_control) {
-        text = text.replace(char::is_control, "\u{fffd}");
-    }
-    text.shrink_to_fit();
-    text
 }

@@ -29,6 +29,7 @@ use crate::housekeeping::Housekeeping;
 use crate::hub::Hub;
 use crate::listener::{self, Connection, Security, Tls};
 use crate::logins::Logins;
+use crate::problems::Problems;
 use crate::statuses::Statuses;
 use crate::steward::{ApplyError, Order, Steward};
 use crate::store::{Store, StoreError};
@@ -120,7 +121,6 @@ pub enum StartError {
 /// A management server that runs. Dropping it ends it at once; [`Running::shutdown`] takes leave first.
 #[derive(Debug)]
 pub struct Running {
-    data_dir: DataDir,
     addr: Option<SocketAddr>,
     ca_file: Option<PathBuf>,
     memory: mpsc::Sender<DuplexStream>,
@@ -129,8 +129,11 @@ pub struct Running {
     hub: Arc<Hub>,
     pub(crate) logs: Arc<AccessLogs>,
     store: Store,
+    pub(crate) problems: Arc<Problems>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
+    /// Dropped last: while the folder is locked, nobody else opens what is in it.
+    data_dir: DataDir,
 }
 
 /// Starts it. When this returns, the desired state is in force and every socket is open.
@@ -150,6 +153,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         Steward::new(account.clone(), hub.clone(), logins.clone(), statuses.clone(), store.clone()).await?;
     let watch = begin(&mut steward, config.source).await?;
     let logs = Arc::new(AccessLogs::default());
+    let problems = Arc::<Problems>::default();
     let path = admin::socket_path(data_dir.path());
     let admin_socket = admin::bind(&path).map_err(|source| StartError::Admin { path, source })?;
 
@@ -165,20 +169,23 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         tokens: tokens.clone(),
         statuses: statuses.clone(),
         logs: logs.clone(),
+        problems: problems.clone(),
         store: store.clone(),
     };
     let mut tasks = JoinSet::new();
     let (orders, ordered) = mpsc::channel(1);
-    tasks.spawn(steward.run(watch, ordered, stop.clone()));
+    let steward = steward.run(watch, ordered, stop.clone());
+    watched(&mut tasks, &problems, "changes of what is published are not taken up", steward);
     let housekeeping =
         Housekeeping { store: store.clone(), tokens: tokens.clone(), statuses: statuses.clone(), hub: hub.clone() };
-    tasks.spawn(housekeeping.run(stop.clone()));
+    watched(&mut tasks, &problems, "what proxies report is not written down", housekeeping.run(stop.clone()));
     tasks.spawn(administer(admin_socket, admin, stop.clone()));
     let connections = connections(listening, &mut tasks, &stop);
     let token = tokens.internal(&account);
     let rpc = Rpc { hub: hub.clone(), logins, statuses, logs: logs.clone(), stop: stop.clone() };
     tasks.spawn(serve(rpc, tokens, connections.ready, stop.clone()));
-    Ok(Running { data_dir, addr, ca_file, memory: connections.memory, token, orders, hub, logs, store, stop, tasks })
+    let memory = connections.memory;
+    Ok(Running { addr, ca_file, memory, token, orders, hub, logs, store, problems, stop, tasks, data_dir })
 }
 
 impl Running {
@@ -232,7 +239,8 @@ impl Running {
             self.tasks.shutdown().await;
         }
         self.store.close().await;
-        tracing::info!(access_log_lines = self.logs.total(), "management stopped");
+        let problems = self.problems.list().len();
+        tracing::info!(access_log_lines = self.logs.total(), problems, "management stopped");
         let _ = std::fs::remove_file(admin::socket_path(self.data_dir.path()));
     }
 }
@@ -250,6 +258,17 @@ async fn begin(steward: &mut Steward, source: Source) -> Result<Option<Watch>, S
             Ok(Some(watch))
         }
     }
+}
+
+/// A task whose panic is told of.
+fn watched(
+    tasks: &mut JoinSet<()>,
+    problems: &Arc<Problems>,
+    consequence: &'static str,
+    task: impl Future<Output = ()> + Send + 'static,
+) {
+    let problems = problems.clone();
+    tasks.spawn(async move { problems.watch(consequence, task).await });
 }
 
 struct Listening {

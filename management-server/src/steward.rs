@@ -2,21 +2,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use futures_util::stream::{self, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
-use postern_auth::password::{InvalidHash, PasswordError, PasswordHash, Passwords};
-use postern_model::{AccountId, BoxFuture, ServiceId};
+use postern_auth::password::{Expected, InvalidHash, PasswordError, PasswordHash, Passwords};
+use postern_model::{AccountId, HostName, ServiceId};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::{self, Edit};
-use crate::desired::{Access, Desired, Password, Settings};
+use crate::catalog::{self, Edit, Member};
+use crate::desired::{Access, Desired, Password, Settings, User};
 use crate::file::{self, FileError};
 use crate::hub::Hub;
 use crate::logins::Logins;
 use crate::reports::FileStatus;
+use crate::seal::{self, InClear, Sealed};
 use crate::statuses::Statuses;
-use crate::store::{Credentials, Store, StoreError};
+use crate::store::{Credentials, Revision, Store, StoreError};
 use crate::watch::{Content, Watch};
 
 /// Why a desired state is not put in force. What was in force stays.
@@ -36,6 +36,16 @@ pub enum ApplyError {
         /// The service.
         service: ServiceId,
     },
+    /// Two services want one host.
+    #[error("the services {first} and {second} both want the host {host}; give each a host of its own")]
+    SameHost {
+        /// One of them.
+        first: ServiceId,
+        /// The other.
+        second: ServiceId,
+        /// What both want.
+        host: HostName,
+    },
     /// A password hash is none.
     #[error("the password hash of {user} cannot be used: {error}; make it anew")]
     Hash {
@@ -44,14 +54,9 @@ pub enum ApplyError {
         /// What is wrong with it.
         error: InvalidHash,
     },
-    /// A password could not be hashed.
-    #[error("the password of {user} could not be hashed: {error}; try again")]
-    Password {
-        /// The user.
-        user: String,
-        /// What went wrong.
-        error: PasswordError,
-    },
+    /// The passwords given in clear could not be sealed.
+    #[error("the passwords could not be processed: {0}; try again")]
+    Password(#[from] PasswordError),
     /// It could not be written down.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -72,9 +77,6 @@ enum Refused {
 /// A desired state to be put in force, and where to say how that went.
 pub(crate) type Order = (Desired, oneshot::Sender<Result<(), ApplyError>>);
 
-/// A user, the password and its hash.
-type Hashed = (String, (Password, PasswordHash));
-
 /// The one who puts desired states in force, one after the other, each whole or not at all.
 #[derive(Debug)]
 pub(crate) struct Steward {
@@ -86,8 +88,8 @@ pub(crate) struct Steward {
     passwords: Passwords,
     /// What the store keeps.
     kept: Credentials,
-    /// The passwords in force and their hashes.
-    hashed: BTreeMap<String, (Password, PasswordHash)>,
+    /// The passwords in force that were given in clear; not known before the first state is.
+    in_clear: Option<InClear>,
     /// How the file stands, for whoever asks.
     file: Arc<Mutex<Option<FileStatus>>>,
     /// Those that the process runs with.
@@ -103,10 +105,9 @@ impl Steward {
         store: Store,
     ) -> Result<Self, StoreError> {
         let kept = store.credentials(&account).await?;
-        let at_once = std::thread::available_parallelism().map_or(1, usize::from);
-        let passwords = Passwords::new(at_once);
-        let (hashed, settings) = (BTreeMap::new(), Settings::default());
-        Ok(Self { account, hub, logins, statuses, store, passwords, kept, hashed, file: Arc::default(), settings })
+        let (passwords, in_clear) = (Passwords::new(1), None);
+        let (file, settings) = (Arc::default(), Settings::default());
+        Ok(Self { account, hub, logins, statuses, store, passwords, kept, in_clear, file, settings })
     }
 
     pub(crate) fn file(&self) -> Arc<Mutex<Option<FileStatus>>> {
@@ -171,20 +172,22 @@ impl Steward {
 
     /// The order makes it safe to die anywhere: what sessions rest on is on disk before anybody can hear of it.
     async fn apply(&mut self, desired: &Desired) -> Result<Vec<Edit>, ApplyError> {
-        let hashed = self.hash(desired).await?;
-        let hashes = hashed.iter().map(|(name, (_, hash))| (name.clone(), hash.clone())).collect();
-        let (catalog, keys) = catalog::publish(&self.account, desired, &hashes, &self.kept.keys);
+        check(desired)?;
+        let in_clear = in_clear(desired);
+        let Sealed { revisions, seal } =
+            seal::sealed(&self.passwords, self.in_clear.as_ref(), &self.kept, &in_clear).await?;
+        let users = users(desired, &revisions)?;
+        let (catalog, keys) = catalog::publish(&self.account, desired, &users, &self.kept.keys);
         let edits = self.hub.compare(&catalog);
-        let plain = hashed.iter().filter(|(_, (password, _))| matches!(password, Password::Plain(_)));
-        let kept = Credentials { hashes: plain.map(|(n, (_, hash))| (n.clone(), hash.clone())).collect(), keys };
+        let kept = Credentials { revisions, seal, keys };
         if !edits.is_empty() || kept != self.kept {
-            let revision = self.store.replace_credentials(&self.account, &kept).await?;
+            let revision = self.store.replace_credentials(&self.account, &self.kept, &kept).await?;
             self.hub.publish(catalog, revision);
             // Nobody can report on them any more.
             let (catalog, _) = self.hub.catalog();
             self.statuses.retain_services(|service| catalog.contains_key(service));
         }
-        (self.kept, self.hashed) = (kept, hashed);
+        (self.kept, self.in_clear) = (kept, Some(in_clear));
         for edit in &edits {
             if let Edit::Removed(published) = edit {
                 self.logins.forget(&published.mapping.id);
@@ -192,61 +195,61 @@ impl Steward {
         }
         Ok(edits)
     }
+}
 
-    /// A hash for each user whom a service lets in. The same password keeps its hash, over restarts too.
-    async fn hash(&self, desired: &Desired) -> Result<BTreeMap<String, (Password, PasswordHash)>, ApplyError> {
-        let at_once = std::thread::available_parallelism().map_or(1, usize::from);
-        let hashing = named(desired)?.into_iter().map(|(name, password)| self.hash_named(name, password));
-        stream::iter(hashing.collect::<Vec<_>>()).buffer_unordered(at_once).try_collect().await
-    }
-
-    fn hash_named<'a>(&'a self, name: &'a str, password: &'a Password) -> BoxFuture<'a, Result<Hashed, ApplyError>> {
-        Box::pin(async move {
-            let hash = self.hash_one(name, password).await?;
-            Ok((name.to_owned(), (password.clone(), hash)))
-        })
-    }
-
-    async fn hash_one(&self, user: &str, password: &Password) -> Result<PasswordHash, ApplyError> {
-        let failed = |error| ApplyError::Password { user: user.to_owned(), error };
-        if let Some((before, hash)) = self.hashed.get(user)
-            && before == password
-        {
-            return Ok(hash.clone());
+/// What a file is refused for with its line, for those who give their state in another way.
+fn check(desired: &Desired) -> Result<(), ApplyError> {
+    let mut hosts: BTreeMap<&HostName, &ServiceId> = BTreeMap::new();
+    for (id, service) in &desired.services {
+        if let Some(first) = hosts.insert(&service.host, id) {
+            let (first, second, host) = (first.clone(), id.clone(), service.host.clone());
+            return Err(ApplyError::SameHost { first, second, host });
         }
-        let plain = match password {
-            Password::Plain(plain) => plain,
-            Password::Hash(hash) => {
-                let user = user.to_owned();
-                return PasswordHash::parse(hash.expose()).map_err(|error| ApplyError::Hash { user, error });
-            }
-        };
-        if let Some(kept) = self.kept.hashes.get(user)
-            && self.passwords.verify(plain.clone(), Some(kept.clone())).await.map_err(failed)?
-        {
-            return Ok(kept.clone());
+        let Access::Basic(names) = &service.access else { continue };
+        if names.is_empty() {
+            return Err(ApplyError::Nobody { service: id.clone() });
         }
-        self.passwords.hash(plain.clone()).await.map_err(failed)
+        if let Some(user) = names.iter().find(|name| !desired.users.contains_key(*name)) {
+            return Err(ApplyError::UnknownUser { service: id.clone(), user: user.clone() });
+        }
     }
+    Ok(())
 }
 
 /// The users whom services let in.
-fn named(desired: &Desired) -> Result<BTreeMap<&str, &Password>, ApplyError> {
-    let mut named = BTreeMap::new();
-    for (service, names) in desired.services.iter().filter_map(|(id, service)| match &service.access {
-        Access::Open => None,
-        Access::Basic(names) => Some((id, names)),
-    }) {
-        if names.is_empty() {
-            return Err(ApplyError::Nobody { service: service.clone() });
-        }
-        for name in names.iter().collect::<BTreeSet<_>>() {
-            let user = desired.users.get(name);
-            let unknown = || ApplyError::UnknownUser { service: service.clone(), user: name.clone() };
-            named.insert(name.as_str(), &user.ok_or_else(unknown)?.password);
-        }
-    }
-    Ok(named)
+fn named(desired: &Desired) -> impl Iterator<Item = (&String, &User)> {
+    let names = desired.services.values().flat_map(|service| match &service.access {
+        Access::Open => &[][..],
+        Access::Basic(names) => names,
+    });
+    let names: BTreeSet<&String> = names.collect();
+    names.into_iter().filter_map(|name| desired.users.get_key_value(name))
+}
+
+fn in_clear(desired: &Desired) -> InClear {
+    let plain = |(name, user): (&String, &User)| match &user.password {
+        Password::Plain(plain) => Some((name.clone(), plain.clone())),
+        Password::Hash(_) => None,
+    };
+    named(desired).filter_map(plain).collect()
+}
+
+fn users(desired: &Desired, revisions: &BTreeMap<String, Revision>) -> Result<BTreeMap<String, Member>, ApplyError> {
+    let member = |(name, user): (&String, &User)| {
+        let (password, revision) = match &user.password {
+            Password::Plain(plain) => {
+                let revision = *revisions.get(name).expect("each password given in clear has a revision");
+                (Expected::Plain(plain.clone()), revision)
+            }
+            Password::Hash(text) => {
+                let hash = PasswordHash::parse(text.expose());
+                let hash = hash.map_err(|error| ApplyError::Hash { user: name.clone(), error })?;
+                (Expected::Hash(hash), seal::revision_of_hash(text))
+            }
+        };
+        Ok((name.clone(), Member { password, revision, groups: user.groups.clone() }))
+    };
+    named(desired).map(member).collect()
 }
 
 async fn changed(watch: Option<&mut Watch>) -> (std::path::PathBuf, Content) {

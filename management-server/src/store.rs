@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use postern_auth::password::PasswordHash;
+use postern_auth::session::SigningKey;
 use postern_model::{AccountId, ProxyId, ServiceId, StatusUpdate};
 use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
@@ -55,21 +56,42 @@ pub(crate) struct StoredToken {
     pub(crate) last_used: Option<i64>,
 }
 
+/// Stands for a password that was given in clear and tells nothing about it: random bytes, new with each change.
+pub(crate) type Revision = [u8; 32];
+
 /// What a change of the desired state keeps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Credentials {
-    /// Hashes made for passwords that were given in clear, by user.
-    pub(crate) hashes: BTreeMap<String, PasswordHash>,
+    /// Of the passwords that were given in clear, by user.
+    pub(crate) revisions: BTreeMap<String, Revision>,
+    /// Tells whether these passwords are still the same.
+    pub(crate) seal: Option<PasswordHash>,
     /// By service.
     pub(crate) keys: BTreeMap<ServiceId, SessionSeed>,
 }
 
-/// The seed of a session key and the access it was made for.
-#[derive(Clone, PartialEq, Eq)]
+/// A session key, the seed it grows from and the access it was made for.
+#[derive(Clone)]
 pub(crate) struct SessionSeed {
     pub(crate) access: [u8; 32],
-    pub(crate) seed: Zeroizing<[u8; 32]>,
+    seed: Zeroizing<[u8; 32]>,
+    pub(crate) signing: SigningKey,
 }
+
+impl SessionSeed {
+    pub(crate) fn new(access: [u8; 32], seed: Zeroizing<[u8; 32]>) -> Self {
+        let signing = SigningKey::from_seed(&seed);
+        Self { access, seed, signing }
+    }
+}
+
+impl PartialEq for SessionSeed {
+    fn eq(&self, other: &Self) -> bool {
+        (self.access, &*self.seed) == (other.access, &*other.seed)
+    }
+}
+
+impl Eq for SessionSeed {}
 
 impl std::fmt::Debug for SessionSeed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -177,32 +199,55 @@ impl Store {
 
     pub(crate) async fn credentials(&self, account: &AccountId) -> Result<Credentials, StoreError> {
         let mut found = Credentials::default();
-        let users = sqlx::query("SELECT name, password_hash FROM users WHERE account = ?").bind(account.as_str());
+        let users = sqlx::query("SELECT name, revision FROM users WHERE account = ?").bind(account.as_str());
         for row in users.fetch_all(&self.0).await? {
-            let hash = column(row.try_get("password_hash")?, PasswordHash::parse)?;
-            found.hashes.insert(row.try_get("name")?, hash);
+            found.revisions.insert(row.try_get("name")?, bytes(&row, "revision")?);
         }
+        let seal: Option<String> = sqlx::query_scalar("SELECT seal FROM seals WHERE account = ?")
+            .bind(account.as_str())
+            .fetch_optional(&self.0)
+            .await?;
+        found.seal = seal.map(|seal| column(&seal, PasswordHash::parse)).transpose()?;
         let keys =
             sqlx::query("SELECT service, access, seed FROM session_keys WHERE account = ?").bind(account.as_str());
         for row in keys.fetch_all(&self.0).await? {
-            let seed = SessionSeed { access: bytes(&row, "access")?, seed: Zeroizing::new(bytes(&row, "seed")?) };
+            let seed = SessionSeed::new(bytes(&row, "access")?, Zeroizing::new(bytes(&row, "seed")?));
             found.keys.insert(column(row.try_get("service")?, ServiceId::parse)?, seed);
         }
         Ok(found)
     }
 
-    /// Keeps these credentials and no others, as the next revision: all or nothing.
-    pub(crate) async fn replace_credentials(&self, account: &AccountId, new: &Credentials) -> Result<u64, StoreError> {
+    /// Keeps the credentials `new` in place of `old`, which are kept now, as the next revision: all or nothing. What is the
+    /// same in both is not written again.
+    pub(crate) async fn replace_credentials(
+        &self,
+        account: &AccountId,
+        old: &Credentials,
+        new: &Credentials,
+    ) -> Result<u64, StoreError> {
         let mut tx = self.begin().await?;
-        sqlx::query("DELETE FROM users WHERE account = ?").bind(account.as_str()).execute(&mut *tx).await?;
-        sqlx::query("DELETE FROM session_keys WHERE account = ?").bind(account.as_str()).execute(&mut *tx).await?;
-        for (name, hash) in &new.hashes {
-            let insert = sqlx::query("INSERT INTO users VALUES (?, ?, ?)").bind(account.as_str());
-            insert.bind(name).bind(hash.to_string()).execute(&mut *tx).await?;
+        for name in old.revisions.keys().filter(|name| !new.revisions.contains_key(*name)) {
+            let delete = sqlx::query("DELETE FROM users WHERE account = ? AND name = ?").bind(account.as_str());
+            delete.bind(name).execute(&mut *tx).await?;
         }
-        for (service, SessionSeed { access, seed }) in &new.keys {
-            let insert = sqlx::query("INSERT INTO session_keys VALUES (?, ?, ?, ?)").bind(account.as_str());
-            insert.bind(service.as_str()).bind(&access[..]).bind(&seed[..]).execute(&mut *tx).await?;
+        for (name, revision) in new.revisions.iter().filter(|(name, new)| old.revisions.get(*name) != Some(*new)) {
+            let insert = sqlx::query("INSERT OR REPLACE INTO users VALUES (?, ?, ?)").bind(account.as_str());
+            insert.bind(name).bind(&revision[..]).execute(&mut *tx).await?;
+        }
+        for service in old.keys.keys().filter(|service| !new.keys.contains_key(*service)) {
+            let delete = sqlx::query("DELETE FROM session_keys WHERE account = ? AND service = ?");
+            delete.bind(account.as_str()).bind(service.as_str()).execute(&mut *tx).await?;
+        }
+        for (service, key) in new.keys.iter().filter(|(service, new)| old.keys.get(*service) != Some(*new)) {
+            let insert = sqlx::query("INSERT OR REPLACE INTO session_keys VALUES (?, ?, ?, ?)").bind(account.as_str());
+            insert.bind(service.as_str()).bind(&key.access[..]).bind(&key.seed[..]).execute(&mut *tx).await?;
+        }
+        if old.seal != new.seal {
+            sqlx::query("DELETE FROM seals WHERE account = ?").bind(account.as_str()).execute(&mut *tx).await?;
+            if let Some(seal) = &new.seal {
+                let insert = sqlx::query("INSERT INTO seals VALUES (?, ?)").bind(account.as_str());
+                insert.bind(seal.to_string()).execute(&mut *tx).await?;
+            }
         }
         let next = sqlx::query_scalar("UPDATE revision SET value = value + 1 RETURNING value");
         let revision: i64 = next.fetch_one(&mut *tx).await?;
@@ -340,11 +385,45 @@ mod tests {
 
     fn credentials(seed: u8) -> Credentials {
         let hash = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$r0zIuvRLc1xZ7pgGPkVdWTtMbRLZyGMX7GpNeEgB4AA";
-        let key = SessionSeed { access: [seed; 32], seed: Zeroizing::new([seed; 32]) };
+        let key = SessionSeed::new([seed; 32], Zeroizing::new([seed; 32]));
         Credentials {
-            hashes: [("alice".to_owned(), PasswordHash::parse(hash).expect("hash"))].into(),
+            revisions: [("alice".to_owned(), [seed; 32])].into(),
+            seal: Some(PasswordHash::parse(hash).expect("hash")),
             keys: [(ServiceId::parse("vault").expect("id"), key)].into(),
         }
+    }
+
+    async fn keep(store: &Store, old: &Credentials, new: &Credentials) -> u64 {
+        store.replace_credentials(&account(), old, new).await.expect("keeps")
+    }
+
+    /// A change of one service among thousands costs one row.
+    #[tokio::test]
+    async fn what_is_the_same_is_not_written_again() {
+        let folder = tempfile::tempdir().expect("tempdir");
+        let store = Store::open(folder.path()).await.expect("opens");
+        let written = || async {
+            let changes: i64 = sqlx::query_scalar("SELECT total_changes()").fetch_one(&store.0).await.expect("counts");
+            changes
+        };
+        let service = |n: u8| ServiceId::parse(&format!("s{n}")).expect("id");
+        let key = |n: u8| SessionSeed::new([n; 32], Zeroizing::new([n; 32]));
+        let mut many = credentials(7);
+        many.keys = (0..100).map(|n| (service(n), key(n))).collect();
+        many.revisions = (0..100).map(|n| (format!("user{n}"), [n; 32])).collect();
+        keep(&store, &Credentials::default(), &many).await;
+
+        let mut changed = many.clone();
+        changed.keys.insert(service(5), key(200));
+        changed.keys.remove(&service(6));
+        changed.revisions.insert("user7".into(), [200; 32]);
+        changed.revisions.remove("user8");
+        let before = written().await;
+        keep(&store, &many, &changed).await;
+        assert_eq!(written().await - before, 5, "four credentials and the revision");
+        assert_eq!(store.credentials(&account()).await.expect("reads"), changed);
+        keep(&store, &changed, &Credentials::default()).await;
+        assert_eq!(store.credentials(&account()).await.expect("reads"), Credentials::default());
     }
 
     #[tokio::test]
@@ -353,7 +432,7 @@ mod tests {
         let store = Store::open(folder.path()).await.expect("opens");
         assert!(store.add_token(&token("a")).await.expect("adds"));
         assert!(!store.add_token(&token("a")).await.expect("taken"), "the name is taken");
-        assert_eq!(store.replace_credentials(&account(), &credentials(7)).await.expect("keeps"), 1);
+        assert_eq!(keep(&store, &Credentials::default(), &credentials(7)).await, 1);
         let service = ServiceId::parse("vault").expect("id");
         let status = StatusUpdate {
             service: service.clone(),
@@ -397,7 +476,7 @@ mod tests {
     async fn a_crash_in_the_middle_leaves_the_state_before() {
         let folder = tempfile::tempdir().expect("tempdir");
         let store = Store::open(folder.path()).await.expect("opens");
-        store.replace_credentials(&account(), &credentials(7)).await.expect("keeps");
+        keep(&store, &Credentials::default(), &credentials(7)).await;
         let mut tx = store.begin().await.expect("begins");
         sqlx::query("DELETE FROM session_keys").execute(&mut *tx).await.expect("deletes");
         sqlx::query("UPDATE revision SET value = 99").execute(&mut *tx).await.expect("updates");
@@ -409,7 +488,7 @@ mod tests {
         let reopened = Store::open(crashed.path()).await.expect("opens after the crash");
         assert_eq!(reopened.credentials(&account()).await.expect("reads"), credentials(7));
         assert_eq!(reopened.revision().await.expect("reads"), 1);
-        assert_eq!(reopened.replace_credentials(&account(), &credentials(8)).await.expect("goes on"), 2);
+        assert_eq!(keep(&reopened, &credentials(7), &credentials(8)).await, 2, "goes on");
     }
 
     #[tokio::test]

@@ -4,12 +4,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use parking_lot::RwLock;
 use postern_model::{AccountId, Secret};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 use tonic::service::Interceptor;
 
 use crate::clock::unix_now;
+use crate::listener::ConnectionInfo;
 use crate::store::{Store, StoreError, StoredToken};
 use crate::token::{ProxyToken, TokenHash};
 
@@ -21,6 +23,9 @@ const NEVER: i64 = i64::MIN;
 pub(crate) struct Tokens {
     store: Store,
     valid: RwLock<HashMap<TokenHash, Arc<Bearer>>>,
+    /// Held while a token is added or removed: store and memory change together, or a name added and removed at once could
+    /// be gone from one and stay in the other.
+    changing: Mutex<()>,
 }
 
 /// Who calls, by a valid token. In the extensions of each call that got through.
@@ -54,7 +59,7 @@ impl Tokens {
     pub(crate) async fn load(store: Store) -> Result<Self, StoreError> {
         let valid =
             store.tokens().await?.into_iter().map(|token| (token.hash.clone(), Arc::new(Bearer::stored(token))));
-        Ok(Self { valid: RwLock::new(valid.collect()), store })
+        Ok(Self { valid: RwLock::new(valid.collect()), store, changing: Mutex::default() })
     }
 
     /// A token for the proxy in this process, gone with the process.
@@ -79,6 +84,7 @@ impl Tokens {
             created: unix_now(),
             last_used: None,
         };
+        let _changing = self.changing.lock().await;
         if !self.store.add_token(&stored).await? {
             return Err(TokenError::Taken(name.to_owned()));
         }
@@ -88,6 +94,7 @@ impl Tokens {
 
     /// Removes a token and ends what runs under it.
     pub(crate) async fn remove(&self, name: &str) -> Result<(), TokenError> {
+        let _changing = self.changing.lock().await;
         if !self.store.remove_token(name).await? {
             return Err(TokenError::Unknown(name.to_owned()));
         }
@@ -154,6 +161,9 @@ pub(crate) struct TokenCheck(pub(crate) Arc<Tokens>);
 impl Interceptor for TokenCheck {
     fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
         let bearer = self.0.bearer(request.metadata())?;
+        if let Some(connection) = request.extensions().get::<ConnectionInfo>() {
+            connection.introduced();
+        }
         request.extensions_mut().insert(bearer);
         Ok(request)
     }
@@ -200,6 +210,33 @@ mod tests {
         assert!(bearer.removed.is_cancelled());
         assert_eq!(tokens.bearer(&call).expect_err("removed").code(), tonic::Code::Unauthenticated);
         assert!(matches!(tokens.remove("edge-1").await, Err(TokenError::Unknown(_))));
+    }
+
+    /// The store has one connection and answers in order: a removal that did not wait would be done before the reading.
+    #[tokio::test]
+    async fn one_change_waits_for_the_other() {
+        let folder = tempfile::tempdir().expect("tempdir");
+        let store = Store::open(folder.path()).await.expect("opens");
+        let tokens = Tokens::load(store.clone()).await.expect("loads");
+        tokens.add("edge-1", &account()).await.expect("adds");
+        let account = account();
+        let changing = tokens.changing.lock().await;
+        let mut removal = std::pin::pin!(tokens.remove("edge-1"));
+        let mut addition = std::pin::pin!(tokens.add("edge-2", &account));
+        assert!(futures_util::poll!(&mut removal).is_pending());
+        assert!(futures_util::poll!(&mut addition).is_pending());
+        let names = || async {
+            let stored = store.tokens().await.expect("reads");
+            stored.into_iter().map(|token| token.name).collect::<Vec<_>>()
+        };
+        let (stored, waiting) = tokio::join!(names(), async { futures_util::poll!(&mut removal).is_pending() });
+        assert!(waiting && stored == ["edge-1"], "{stored:?}");
+        drop(changing);
+        let (removed, added) = tokio::join!(removal, addition);
+        removed.expect("removes");
+        added.expect("adds");
+        assert_eq!(names().await, ["edge-2"]);
+        assert_eq!(tokens.list().iter().map(|bearer| bearer.name.as_str()).collect::<Vec<_>>(), ["edge-2"]);
     }
 
     #[tokio::test]

@@ -1,7 +1,10 @@
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::{AccountId, RequestId, ServiceId};
+use http::Method;
+
+use crate::{AccountId, HostName, RequestId, ServiceId};
 
 /// What let a request in, or kept it out: NetBird's `auth_mechanism`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,14 +40,14 @@ pub struct AccessLogLine {
     pub account: Option<AccountId>,
     /// `None` where no service was found.
     pub service: Option<ServiceId>,
-    /// The host asked for, normalised, without port; empty where there was none.
-    pub host: String,
+    /// The host asked for; `None` where there was none.
+    pub host: Option<HostName>,
     /// The canonical path, without query; empty where there was none.
-    pub path: String,
+    pub path: Arc<str>,
     /// From the request's head to the last byte of the answer.
     pub duration: Duration,
     /// The request's method.
-    pub method: String,
+    pub method: Method,
     /// The status sent; 499 where the client went away before there was one.
     pub status: u16,
     /// The client, after PROXY protocol and trusted forwarders.

@@ -5,6 +5,7 @@
 //! `proto` turns wire messages into these types and back; `proxy` and `auth` work on them alone.
 
 mod access_log;
+mod framing;
 mod host;
 mod id;
 mod management;
@@ -14,6 +15,7 @@ mod secret;
 mod status;
 
 pub use access_log::{AccessLogLine, AuthMechanism};
+pub use framing::is_framing;
 pub use host::{HostName, InvalidHost};
 pub use id::{AccountId, InvalidId, ProxyId, RequestId, ServiceId};
 pub use management::{

@@ -24,24 +24,25 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Limits;
 use crate::connection::{End, Pulse, Watched, drive, linger};
+use crate::http::forwarded::Peer;
 use crate::http::pipeline;
 use crate::http::watch::{Run, Watch};
 use crate::listener::Accepted;
 use crate::table::{Scope, Tls};
-use crate::worker::{Conn, Worker};
+use crate::worker::{Conn, Place, Worker};
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let Accepted { stream, peer, place } = accepted;
-    worker.metrics.connection_opened();
+    let place = Place::take(place, &worker.metrics);
     // Answers are written in one piece where possible; waiting for more would only delay them.
     let _refused_by_the_system = stream.set_nodelay(true);
     let deadline = Instant::now() + worker.shared.config.limits.handshake;
     match timeout_at(deadline, handshake(&worker, stream).boxed_local()).await.unwrap_or(Err(Refusal::TooSlow)) {
         Ok(Secured { tls, sni }) => {
             let http2 = tls.get_ref().1.alpn_protocol() == Some(ALPN_H2);
-            let (peer, pulse) = (peer.ip(), Pulse::new());
-            let conn = Conn { worker: Rc::clone(&worker), scope: Scope::Public, peer, sni, http2, pulse };
+            let (peer, pulse) = (Peer::new(peer.ip()), Pulse::new());
+            let conn = Conn { worker, scope: Scope::Public, peer, sni, http2, pulse, _place: place };
             converse(Rc::new(conn), tls).await;
         }
         Err(refusal) => {
@@ -49,8 +50,6 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
             worker.metrics.tls_refused(refusal.reason());
         }
     }
-    worker.metrics.connection_closed();
-    drop(place);
 }
 
 /// Behind a pointer, as it is large and handed on often.
@@ -185,7 +184,7 @@ fn http1_builder(last: bool) -> http1::Builder {
         .keep_alive(!last)
         // Deadlines are the driver's.
         .header_read_timeout(None)
-        .max_headers(MAX_HEADERS)
+        // The number of headers is limited by hyper's own 100: to say so here makes it fill a table for each request.
         .max_header_size(MAX_HEAD);
     builder
 }
@@ -209,8 +208,6 @@ fn http2_builder(limits: &Limits, streams: Streams) -> http2::Builder<Streams> {
     builder
 }
 
-/// Of one request.
-const MAX_HEADERS: usize = 100;
 /// Bytes of one request's head.
 const MAX_HEAD: usize = 64 * 1024;
 

@@ -1,6 +1,5 @@
 //! What a worker has: the part all workers share, and the part that is its own.
 
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,11 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use postern_auth::Gate;
 use postern_certs::Certificates;
 use postern_model::{HostName, Management, RequestId};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, ForwardedProto};
 use crate::connection::Pulse;
+use crate::http::forwarded::Peer;
 use crate::live::Live;
 use crate::metrics::WorkerMetrics;
 use crate::table::{Router, Scope};
@@ -45,11 +46,13 @@ pub(crate) struct Conn {
     pub(crate) worker: Rc<Worker>,
     pub(crate) scope: Scope,
     /// Whoever is at the other end of the TCP connection.
-    pub(crate) peer: IpAddr,
+    pub(crate) peer: Peer,
     /// The name the TLS connection was made for.
     pub(crate) sni: HostName,
     pub(crate) http2: bool,
     pub(crate) pulse: Arc<Pulse>,
+    /// Held as long as anything of the connection is left, a WebSocket that it became included.
+    pub(crate) _place: Place,
 }
 
 impl Conn {
@@ -59,6 +62,25 @@ impl Conn {
             ForwardedProto::Auto | ForwardedProto::Https => postern_model::Scheme::Https,
             ForwardedProto::Http => postern_model::Scheme::Http,
         }
+    }
+}
+
+/// A connection's place among those that a worker may have open. Counted as open as long as it is held.
+pub(crate) struct Place {
+    _permit: OwnedSemaphorePermit,
+    metrics: Arc<WorkerMetrics>,
+}
+
+impl Place {
+    pub(crate) fn take(permit: OwnedSemaphorePermit, metrics: &Arc<WorkerMetrics>) -> Self {
+        metrics.connection_opened();
+        Self { _permit: permit, metrics: Arc::clone(metrics) }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.metrics.connection_closed();
     }
 }
 

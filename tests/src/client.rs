@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -61,6 +62,14 @@ impl Client {
     #[must_use]
     pub fn h2(addr: SocketAddr, ca: &Path) -> Self {
         Self { addr, config: Arc::new(config(ca, &[b"h2"])) }
+    }
+
+    /// The same client with another memory for TLS sessions.
+    #[must_use]
+    pub fn resuming(&self, resumption: Resumption) -> Self {
+        let mut config = (*self.config).clone();
+        config.resumption = resumption;
+        Self { addr: self.addr, config: Arc::new(config) }
     }
 
     /// A TLS connection with `sni` in its ClientHello.
@@ -128,6 +137,19 @@ impl Client {
         })
         .await
     }
+}
+
+/// The whole answer to a GET over plain HTTP/1.1, as the health listener speaks it.
+pub async fn plain_get(addr: &str, path: &str) -> String {
+    within("an answer", async {
+        let mut tcp = TcpStream::connect(addr).await.expect("it listens");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: health\r\nConnection: close\r\n\r\n");
+        tcp.write_all(request.as_bytes()).await.expect("written");
+        let mut answer = String::new();
+        tcp.read_to_string(&mut answer).await.expect("an answer");
+        answer
+    })
+    .await
 }
 
 /// The value of `Authorization` for a user.

@@ -7,6 +7,8 @@
 
 pub mod certificate;
 pub mod client;
+pub mod edge;
+pub mod frames;
 pub mod process;
 pub mod stock;
 pub mod upstream;

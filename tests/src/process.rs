@@ -64,6 +64,17 @@ impl Postern {
         self.child.id().expect("it runs")
     }
 
+    /// What it has in memory now, in KiB.
+    ///
+    /// # Panics
+    /// Where there is no `/proc`.
+    #[must_use]
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs on Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel counts it");
+        line.trim_end_matches("kB").trim().parse().expect("a number")
+    }
+
     /// Sends SIGTERM and waits for the end.
     pub async fn stop(mut self) -> (Option<i32>, String) {
         let pid = self.pid().to_string();

@@ -8,6 +8,7 @@ use postern_tests::client::{Answer, Client, basic};
 use postern_tests::process::Up;
 use postern_tests::upstream::Upstream;
 use postern_tests::{eventually, within};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
 
 const HOST: &str = "vault.test";
@@ -110,6 +111,48 @@ async fn identity_cannot_be_claimed() {
             assert!(!all.contains("mallory"), "{all}");
         }
     }
+}
+
+/// S1: nor in what becomes a WebSocket, nor after the content.
+#[tokio::test]
+async fn identity_cannot_be_claimed_in_an_upgrade_or_in_trailers() {
+    let upstream = Upstream::named("vault").await;
+    let up = Up::with(&configuration(&upstream, &[("alice", "wonder land")])).await;
+    let lies = ["X-NetBird-User", "X_NetBird_User", "x.netbird.groups", "Remote_User", "X-Forwarded-For", "X_Real_IP"];
+    let lines = lines_of(&lies);
+    for (host, identity) in [(HOST, vec!["alice".to_owned()]), ("open.test", vec![])] {
+        let login = match host {
+            HOST => format!("Authorization: {}\r\n", basic("alice", "wonder land").to_str().expect("ASCII")),
+            _ => String::new(),
+        };
+        let upgrade = "Connection: Upgrade, X-NetBird-User\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        let mut tls = up.client().tls(host).await.expect("the handshake succeeds");
+        let head = format!("GET /socket HTTP/1.1\r\nHost: {host}\r\n{upgrade}{login}{lines}\r\n");
+        tls.write_all(head.as_bytes()).await.expect("written");
+        let mut status = [0; 12];
+        within("an answer", tls.read_exact(&mut status)).await.expect("an answer");
+        assert_eq!(&status, b"HTTP/1.1 101");
+        let seen = upstream.last();
+        assert_eq!((seen.target.as_str(), seen.all("x-netbird-user")), ("/socket", identity.clone()));
+        assert_eq!(seen.all("x-forwarded-for"), ["127.0.0.1"]);
+        assert!(!format!("{:?}", seen.headers).contains("mallory"), "{:?}", seen.headers);
+
+        let announced =
+            "Transfer-Encoding: chunked\r\nTE: trailers\r\nTrailer: X-Sum, X-NetBird-User\r\nConnection: close\r\n";
+        let body = format!("4\r\ndata\r\n0\r\nX-Sum: 42\r\n{lines}\r\n");
+        let text = format!("POST /trailers HTTP/1.1\r\nHost: {host}\r\n{announced}{login}\r\n{body}");
+        let answer = up.client().raw(host, text.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        let seen = upstream.last();
+        assert_eq!((seen.target.as_str(), seen.all("x-netbird-user")), ("/trailers", identity));
+        let trailers = seen.trailers.expect("trailers pass");
+        assert_eq!((trailers.len(), &trailers["x-sum"]), (1, &http::HeaderValue::from_static("42")));
+    }
+}
+
+fn lines_of(names: &[&str]) -> String {
+    names.iter().map(|name| format!("{name}: mallory\r\n")).collect()
 }
 
 #[tokio::test]

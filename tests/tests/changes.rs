@@ -101,6 +101,33 @@ async fn forty_changes_under_load_fail_no_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_same_file_written_again_disturbs_nobody() {
+    let a = Upstream::named("a").await;
+    let text = service("app", &a.url(), "");
+    let up = Up::with(&text).await;
+    let mut socket = socket(&up).await;
+    let before = compiled(&up).await;
+    assert_eq!(before, 1);
+    for _ in 0..3 {
+        up.configure(&text);
+        up.configure(&format!("# Another comment.\n{text}"));
+    }
+    // The service that comes with the next change is the only one that costs anything.
+    up.configure(&format!("{text}{}", service("other", &a.url(), "")));
+    eventually("the change to be in force", || async { up.client().tls("other.test").await.ok().map(drop) }).await;
+    assert_eq!(compiled(&up).await, before + 1);
+    socket.send(Message::text("kept")).await.expect("it is open");
+    assert_eq!(within("an echo", socket.next()).await.expect("an echo").expect("an echo"), Message::text("kept"));
+}
+
+/// How many services were compiled since the start.
+async fn compiled(up: &Up) -> u64 {
+    let metrics = postern_tests::client::plain_get(up.ready["health"].as_str().expect("an address"), "/metrics").await;
+    let line = metrics.lines().find_map(|line| line.strip_prefix("postern_services_compiled_total "));
+    line.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("no count in {metrics}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_changed_upstream_cuts_long_flows_only_and_another_change_none() {
     let (feed, body) = streamed();
     let body = parking_lot::Mutex::new(Some(body));

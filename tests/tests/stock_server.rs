@@ -9,60 +9,11 @@ use http_body_util::Full;
 use postern_auth::session::SigningKey;
 use postern_model::{HostName, Principal};
 use postern_proto::management::{Authentication, HeaderAuth, ProxyMapping};
-use postern_tests::client::Client;
-use postern_tests::process::Postern;
+use postern_tests::edge::{Edge as Proxy, TOKEN};
 use postern_tests::stock::{ACTIVE, ERROR, MODIFIED, REMOVED, State, Stock, mapping};
 use postern_tests::upstream::Upstream;
 use postern_tests::{eventually, within};
 use tokio_tungstenite::tungstenite::Message;
-
-const TOKEN: &str = "nbx_0123456789abcdefghijklmnopqrst000000";
-
-struct Proxy {
-    process: Postern,
-    client: Client,
-    _certs: tempfile::TempDir,
-}
-
-impl Proxy {
-    async fn start(server: &Stock) -> Self {
-        let certs = tempfile::tempdir().expect("a folder");
-        postern_tests::certificate::write(certs.path(), &["app.test", "more.test", "vault.test"]);
-        let mgmt = format!("http://{}", server.addr);
-        // A port that was free a moment ago: the proxy prints what it bound, but a client needs it before.
-        let addr = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
-        let (text, folder) = (addr.to_string(), certs.path().to_str().expect("UTF-8").to_owned());
-        let arguments = [
-            "proxy",
-            "--mgmt",
-            &mgmt,
-            "--addr",
-            &text,
-            "--domain",
-            "proxy.test",
-            "--cert-dir",
-            &folder,
-            "--health-addr",
-            "",
-        ];
-        let process = Postern::start(&arguments, &[("NB_PROXY_TOKEN", TOKEN), ("NB_PROXY_ALLOW_INSECURE", "true")]);
-        let client = Client::new(addr, &certs.path().join("ca.pem"));
-        Self { process, client, _certs: certs }
-    }
-
-    async fn serves(&self, host: &str, text: &str) {
-        eventually(&format!("{host} to answer {text}"), || async {
-            self.client.tls(host).await.ok()?;
-            (self.client.get(host, "/").await.text() == text).then_some(())
-        })
-        .await;
-    }
-
-    async fn refuses(&self, host: &str) {
-        eventually(&format!("{host} to be refused"), || async { self.client.tls(host).await.is_err().then_some(()) })
-            .await;
-    }
-}
 
 async fn status(server: &Stock, service: &str, wanted: i32) -> String {
     let what = format!("status {wanted} of {service}");
@@ -77,7 +28,7 @@ fn with(snapshot: Vec<ProxyMapping>) -> State {
 async fn mappings_come_and_go_and_every_call_carries_the_token() {
     let upstream = Upstream::named("app").await;
     let server = Stock::start(with(vec![mapping("1", "app.test", &upstream.url())])).await;
-    let proxy = Proxy::start(&server).await;
+    let proxy = Proxy::start(&server);
     proxy.serves("app.test", "app").await;
     assert_eq!(status(&server, "1", ACTIVE).await, "");
     eventually("the snapshot to be acknowledged", || async { (server.state.lock().acks == 1).then_some(()) }).await;
@@ -108,7 +59,7 @@ async fn mappings_come_and_go_and_every_call_carries_the_token() {
 async fn an_older_server_is_asked_the_older_way() {
     let upstream = Upstream::named("app").await;
     let server = Stock::start(State { legacy: true, ..with(vec![mapping("1", "app.test", &upstream.url())]) }).await;
-    let proxy = Proxy::start(&server).await;
+    let proxy = Proxy::start(&server);
     proxy.serves("app.test", "app").await;
     assert_eq!(server.state.lock().acks, 0);
 }
@@ -120,7 +71,7 @@ async fn a_target_behind_the_tunnel_is_never_dialled_over_the_hosts_network() {
     let mut tunnelled = mapping("1", "app.test", &upstream.url());
     tunnelled.path[0].options = None;
     let server = Stock::start(with(vec![tunnelled, mapping("2", "more.test", &upstream.url())])).await;
-    let proxy = Proxy::start(&server).await;
+    let proxy = Proxy::start(&server);
     let reason = status(&server, "1", ERROR).await;
     assert!(reason.contains("tunnel"), "{reason}");
     proxy.serves("more.test", "app").await;
@@ -157,7 +108,7 @@ async fn what_this_version_lacks_is_reported_and_never_served_open() {
         all.push(ProxyMapping { id: format!("bad-{n}"), domain, ..mapping.clone() });
     }
     let server = Stock::start(with(all)).await;
-    let proxy = Proxy::start(&server).await;
+    let proxy = Proxy::start(&server);
     for (n, (word, _)) in bad.iter().enumerate() {
         let reason = status(&server, &format!("bad-{n}"), ERROR).await;
         assert!(reason.to_lowercase().contains(&word.to_lowercase()), "{word}: {reason}");
@@ -172,7 +123,7 @@ async fn what_this_version_lacks_is_reported_and_never_served_open() {
 async fn a_reconnect_disturbs_nobody_and_keeps_what_was_there() {
     let upstream = Upstream::named("app").await;
     let server = Stock::start(with(vec![mapping("1", "app.test", &upstream.url())])).await;
-    let proxy = Proxy::start(&server).await;
+    let proxy = Proxy::start(&server);
     proxy.serves("app.test", "app").await;
     let tls = proxy.client.tls("app.test").await.expect("the handshake succeeds");
     let (mut socket, _) =
@@ -201,7 +152,7 @@ async fn a_reconnect_disturbs_nobody_and_keeps_what_was_there() {
 async fn log_lines_are_counted_exactly_over_a_restart() {
     let upstream = Upstream::named("app").await;
     let server = Stock::start(with(vec![mapping("1", "app.test", &upstream.url())])).await;
-    let proxy = Proxy::start(&server).await;
+    let proxy = Proxy::start(&server);
     proxy.serves("app.test", "app").await;
     for n in 0..50 {
         assert_eq!(proxy.client.get("app.test", &format!("/before/{n}")).await.status, 200);
@@ -244,7 +195,7 @@ async fn a_header_login_names_nobody_and_its_token_is_asked_for_once() {
     let vault = ProxyMapping { auth: Some(auth), ..mapping("1", "vault.test", &upstream.url()) };
     let state = State { header: Some(("right".to_owned(), token.expose().to_owned())), ..with(vec![vault]) };
     let server = Stock::start(state).await;
-    let proxy = Proxy::start(&server).await;
+    let proxy = Proxy::start(&server);
     status(&server, "1", ACTIVE).await;
     let request = |key: &str| {
         let request = Request::get("/").header("host", "vault.test").header("x-api-key", key);

@@ -109,14 +109,15 @@ async fn serves(proxy: &Proxy, host: &str, text: &str) {
 }
 
 async fn health(proxy: &Proxy, path: &str) -> (u16, String) {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut tcp = tokio::net::TcpStream::connect(&proxy.health).await.expect("health listens");
-    tcp.write_all(format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").as_bytes())
-        .await
-        .expect("written");
-    let mut text = String::new();
-    tcp.read_to_string(&mut text).await.expect("an answer");
+    let text = postern_tests::client::plain_get(&proxy.health, path).await;
     (postern_tests::client::status_of(&text), text)
+}
+
+/// `postern status --json` of the management server on this data folder.
+async fn status(folder: &Path) -> serde_json::Value {
+    let (code, output) = run(&["status", "--json", "--data-dir", &data(folder)], &[]).await;
+    assert_eq!(code, Some(0), "{output}");
+    serde_json::from_str(&output).expect("JSON")
 }
 
 #[tokio::test]
@@ -132,15 +133,10 @@ async fn two_proxies_serve_what_one_management_server_says_and_outlive_it() {
         let metrics = health(proxy, "/metrics").await.1;
         assert!(metrics.contains("proxy_http_request_counter_total"), "{metrics}");
     }
-    let folder = data(management.folder.path());
-    let status = || async {
-        let (code, output) = run(&["status", "--data-dir", &folder], &[]).await;
-        assert_eq!(code, Some(0), "{output}");
-        output
-    };
     eventually("both proxies in the status", || async {
-        let output = status().await;
-        (output.contains("app.test") && output.to_lowercase().contains("active")).then_some(())
+        let status = status(management.folder.path()).await;
+        let connected = status["proxies"].as_array()?.iter().filter(|proxy| proxy["connected"] == true).count();
+        (connected == 2 && status["services"][0]["state"] == "active").then_some(())
     })
     .await;
 
@@ -224,4 +220,84 @@ async fn what_is_not_there_yet_is_refused_in_one_sentence() {
         assert!(output.contains(named), "{flags:?}: {output}");
         assert_eq!(output.trim().lines().count(), 1, "one sentence: {output}");
     }
+}
+
+/// Nothing is lost and nothing counted twice when management is killed and started again under way. A count begins anew with
+/// the process, so the lines of the first have to be in before it goes, and the rest is what the second counts.
+#[tokio::test]
+async fn log_lines_are_counted_exactly_over_a_restart_of_our_own_server() {
+    let upstream = Upstream::named("app").await;
+    let service = format!("[service.app]\nhost = \"app.test\"\nupstream = \"{}\"\naccess = \"open\"\n", upstream.url());
+    let management = Management::start(&service).await;
+    let token = management.token("first").await;
+    let proxy = proxy(&management, &token).await;
+    serves(&proxy, "app.test", "app").await;
+    let ask = async |times: u64| {
+        for _ in 0..times {
+            assert_eq!(proxy.client.get("app.test", "/").await.status, 200);
+        }
+    };
+    ask(100).await;
+    let Management { folder, process, listen } = management;
+    let lines = async |wanted: u64| {
+        let what = format!("{wanted} lines to be counted");
+        eventually(&what, || async {
+            let count = status(folder.path()).await["access_log"]["total"].as_u64().expect("a number");
+            assert!(count <= wanted, "{count} lines for {wanted} requests");
+            (count == wanted).then_some(())
+        })
+        .await;
+    };
+    // Those by which the test waited for the service count too.
+    lines(upstream.received().len() as u64).await;
+    process.kill().await;
+    ask(50).await;
+    let _again = Management::process(folder.path(), &listen);
+    eventually("management to be back", || async {
+        let socket = folder.path().join("data/admin.sock");
+        std::os::unix::net::UnixStream::connect(socket).ok()
+    })
+    .await;
+    ask(50).await;
+    lines(100).await;
+    let metrics = health(&proxy, "/metrics").await.1;
+    assert!(metrics.contains("postern_access_log_dropped_lines_total 0\n"), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_red_state_comes_with_one_sentence() {
+    let upstream = Upstream::named("app").await;
+    let service = |name: &str, host: &str| {
+        format!("[service.{name}]\nhost = \"{host}\"\nupstream = \"{}\"\naccess = \"open\"\n", upstream.url())
+    };
+    let text = format!("{}{}", service("good", "app.test"), service("uncovered", "elsewhere.test"));
+    let management = Management::start(&text).await;
+    let folder = management.folder.path().to_owned();
+    let state = |name: &'static str| {
+        let folder = folder.clone();
+        async move {
+            let status = status(&folder).await;
+            let services = status["services"].as_array().expect("services").clone();
+            let service = services.into_iter().find(|service| service["name"] == name).expect("it is listed");
+            let word = |key: &str| service[key].as_str().unwrap_or_default().to_owned();
+            (word("state"), word("sentence"))
+        }
+    };
+    management.process.printed("ca.pem").await;
+    let (word, sentence) = state("good").await;
+    assert!(word == "pending" && sentence.contains("postern proxy"), "{word}: {sentence}");
+
+    let token = management.token("first").await;
+    let proxy = proxy(&management, &token).await;
+    serves(&proxy, "app.test", "app").await;
+    for name in ["good", "uncovered"] {
+        eventually("it to be active", || async { (state(name).await.0 == "active").then_some(()) }).await;
+        assert_eq!(state(name).await.1, "", "{name}");
+    }
+    // Served, but under a certificate that no client takes.
+    let (code, output) = run(&["status", "--data-dir", &data(&folder)], &[]).await;
+    assert_eq!(code, Some(0), "{output}");
+    let line = |host: &str| output.lines().find(|line| line.contains(host)).unwrap_or_else(|| panic!("{output}"));
+    assert!(line("elsewhere.test").contains("no certificate for elsewhere.test"), "{output}");
+    assert!(line("app.test").trim_end().ends_with("active"), "{output}");
 }

@@ -146,3 +146,18 @@ async fn a_change_is_taken_up_whole_or_refused_whole() {
     .await;
     assert_eq!(client.get("more.test", "/").await.text(), "first");
 }
+
+#[tokio::test]
+async fn a_hundred_services_cost_less_than_40_megabytes() {
+    let upstream = Upstream::named("app").await;
+    let service = |n: u32| {
+        format!("[service.s{n}]\nhost = \"s{n}.test\"\nupstream = \"{}\"\naccess = \"open\"\n", upstream.url())
+    };
+    let up = Up::with(&(0..100).map(service).collect::<String>()).await;
+    // Ready means that all of them answer, and each has a certificate by then.
+    for n in 0..100 {
+        assert_eq!(up.client().get(&format!("s{n}.test"), "/").await.text(), "app", "s{n}");
+    }
+    let resident = up.process.resident();
+    assert!(resident < 40 * 1024, "{resident} KiB");
+}

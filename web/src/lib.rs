@@ -35,9 +35,6 @@ pub const HEADERS: [(&str, &str); 5] = [
     ("referrer-policy", "no-referrer"),
 ];
 
-/// What `/robots.txt` says wherever Postern answers in place of a service.
-pub const ROBOTS: &str = "User-agent: *\nDisallow: /\n";
-
 /// The page for people.
 #[must_use]
 pub fn error_page(page: &ErrorPage<'_>) -> String {
@@ -220,6 +217,5 @@ mod tests {
             assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{name}");
             assert!(value.bytes().all(|b| (0x20..0x7f).contains(&b)), "{value}");
         }
-        assert_eq!(ROBOTS, "User-agent: *\nDisallow: /\n");
     }
 }

@@ -1,5 +1,8 @@
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use postern_model::{Change, Delivery, Management, MappingEvents, ServiceState, SyncEvent};
 use tokio::time::Instant;
 use tonic::Status;
@@ -215,4 +218,50 @@ async fn a_configuration_prints_no_token() {
     let (world, _streams) = World::new();
     let shown = format!("{:?}", config(world.in_memory(), TOKEN));
     assert!(shown.contains("proxy-1") && !shown.contains(TOKEN), "{shown}");
+}
+
+/// What is logged by this thread, as text.
+#[derive(Clone, Default)]
+struct Logged(Arc<Mutex<Vec<u8>>>);
+
+impl Logged {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock()).into_owned()
+    }
+}
+
+impl io::Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A gateway that buffers answers pings and keeps the mappings.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_brings_nothing_is_told_of() {
+    let logged = Logged::default();
+    let writer = logged.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let (world, mut streams) = World::new();
+    let (client, mut events) = connect(world.in_memory());
+    let stream = opened(&mut streams).await;
+    let begun = Instant::now();
+    until(|| logged.text().contains("has not answered") || begun.elapsed() > Duration::from_secs(90)).await;
+    assert!((29..35).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    assert!(logged.text().contains("gateway") && logged.text().contains("WARN"), "{}", logged.text());
+
+    stream.send(vec![mapping("one")], true);
+    assert!(matches!(next(&mut events).await.event, SyncEvent::Opened), "it was waited for");
+    next(&mut events).await.ack.ack();
+    until(|| client.health().borrow().synced || begun.elapsed() > Duration::from_secs(90)).await;
+    let later = Instant::now();
+    until(|| later.elapsed() > Duration::from_secs(60)).await;
+    assert_eq!(logged.text().matches("has not answered").count(), 1, "a stream on which nothing changes is in order");
+    assert!(client.health().borrow().connected);
 }

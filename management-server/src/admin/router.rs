@@ -18,6 +18,7 @@ use tokio::net::{UnixListener, UnixSocket};
 
 use crate::access_log::AccessLogs;
 use crate::hub::Hub;
+use crate::problems::Problems;
 use crate::reports::{AccessLogStatus, FileStatus, LogLine, NewToken, ProxyStatus, Status, TokenStatus};
 use crate::statuses::Statuses;
 use crate::store::{Store, StoreError};
@@ -37,6 +38,7 @@ pub(crate) struct Admin {
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) statuses: Arc<Statuses>,
     pub(crate) logs: Arc<AccessLogs>,
+    pub(crate) problems: Arc<Problems>,
     pub(crate) store: Store,
 }
 
@@ -101,6 +103,7 @@ async fn status(State(admin): State<Admin>) -> Result<Json<Status>, Refused> {
         started: admin.started,
         revision,
         listener: admin.listener,
+        problems: admin.problems.list(),
         file: admin.file.lock().clone(),
         services,
         proxies: proxies.into_values().collect(),

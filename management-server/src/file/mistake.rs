@@ -26,12 +26,15 @@ impl fmt::Display for Mistake {
 /// The text being walked and what was found wrong in it so far.
 pub(super) struct Findings<'t> {
     text: &'t str,
+    /// Where each line begins, in bytes.
+    lines: Vec<usize>,
     found: RefCell<Vec<Mistake>>,
 }
 
 impl<'t> Findings<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        Self { text, found: RefCell::default() }
+        let after_each_break = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+        Self { text, lines: std::iter::once(0).chain(after_each_break).collect(), found: RefCell::default() }
     }
 
     /// Notes a mistake at a place given in bytes.
@@ -46,9 +49,8 @@ impl<'t> Findings<'t> {
         while !self.text.is_char_boundary(end) {
             end -= 1;
         }
-        let before = &self.text[..end];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+        let line = self.lines.partition_point(|start| *start <= end);
+        (line, self.text[self.lines[line - 1]..end].chars().count() + 1)
     }
 
     /// All of them, in the order of the text.
@@ -95,6 +97,8 @@ fn slips(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -105,6 +109,30 @@ mod tests {
         assert_eq!(findings.position("a = 1\nüü = ".len()), (2, 6));
         assert_eq!(findings.position(7), (2, 1), "inside a character");
         assert_eq!(findings.position(999), (3, 1), "past the end");
+    }
+
+    proptest! {
+        /// The reference reads the text from its beginning.
+        #[test]
+        fn positions_are_those_of_a_reader(text in "[a\nü\r]{0,40}", byte in 0..60_usize) {
+            let (mut line, mut column) = (1, 1);
+            for (_, c) in text.char_indices().take_while(|(at, c)| at + c.len_utf8() <= byte) {
+                (line, column) = if c == '\n' { (line + 1, 1) } else { (line, column + 1) };
+            }
+            prop_assert_eq!(Findings::new(&text).position(byte), (line, column));
+        }
+    }
+
+    /// To look for each from the beginning of the text would take minutes.
+    #[test]
+    fn a_hundred_thousand_mistakes_are_found_in_one_reading() {
+        let text = "wrong = 1\n".repeat(200_000);
+        let findings = Findings::new(&text);
+        for line in 0..200_000 {
+            findings.add(&(line * 10..line * 10 + 5), "wrong", "");
+        }
+        let mistakes = findings.into_mistakes();
+        assert_eq!((mistakes.len(), mistakes.last().map(|last| last.line)), (200_000, Some(200_000)));
     }
 
     #[test]

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
-use postern_model::{HostName, Secret, ServiceId, Target};
+use postern_model::{HostName, Secret, ServiceId, Target, is_framing};
 
 use super::section::{Wrong, printable};
 
@@ -11,18 +11,8 @@ use super::section::{Wrong, printable};
 const LONGEST_HEADER_VALUE: usize = 4096;
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Headers that the connection, HTTP itself or the proxy answers for.
-const NOT_CUSTOM: [&str; 17] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "content-length",
+/// What the proxy answers for besides what [`is_framing`] names.
+const NOT_CUSTOM: [&str; 8] = [
     "content-type",
     "cookie",
     "forwarded",
@@ -30,6 +20,7 @@ const NOT_CUSTOM: [&str; 17] = [
     "x-forwarded-host",
     "x-forwarded-port",
     "x-forwarded-proto",
+    "x-real-ip",
 ];
 
 pub(super) fn service_id(text: &str) -> Result<ServiceId, Wrong> {
@@ -138,8 +129,8 @@ pub(super) fn header_name(text: &str) -> Result<HeaderName, Wrong> {
     let Ok(name) = HeaderName::from_bytes(text.as_bytes()) else {
         return Err(Wrong::new(format!("`{shown}` is not a header name"), "use letters, digits and hyphens"));
     };
-    let reserved = matches!(name.as_str(), "host" | "x-real-ip") || name.as_str().starts_with("x-netbird-");
-    if reserved || NOT_CUSTOM.contains(&name.as_str()) {
+    let text = name.as_str();
+    if is_framing(&name) || NOT_CUSTOM.contains(&text) || text.starts_with("x-netbird-") {
         let message = format!("the header `{shown}` is set by the proxy itself");
         return Err(Wrong::new(message, "remove it, or use a name of your own such as \"X-Api-Key\""));
     }
@@ -179,4 +170,37 @@ pub(super) fn group(text: &str) -> Result<String, Wrong> {
         ));
     }
     Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_proxy_answers_for_is_no_custom_header() {
+        for name in [
+            "Connection",
+            "content-length",
+            "Host",
+            "keep-alive",
+            "proxy-authenticate",
+            "Proxy-Authorization",
+            "proxy-connection",
+            "TE",
+            "trailer",
+            "Transfer-Encoding",
+            "upgrade",
+            "Cookie",
+            "content-type",
+            "Forwarded",
+            "X-Forwarded-For",
+            "X-Real-IP",
+            "X-NetBird-User",
+        ] {
+            assert!(header_name(name).is_err(), "{name}");
+        }
+        for name in ["X-Api-Key", "Authorization", "Accept", "hosts"] {
+            assert!(header_name(name).is_ok(), "{name}");
+        }
+    }
 }

@@ -213,7 +213,7 @@ impl Caller {
     fn of<T>(request: &Request<T>) -> Result<Self, Status> {
         let extensions = request.extensions();
         match (extensions.get::<Arc<Bearer>>(), extensions.get::<ConnectionInfo>()) {
-            (Some(bearer), Some(connection)) => Ok(Self { bearer: bearer.clone(), connection: *connection }),
+            (Some(bearer), Some(connection)) => Ok(Self { bearer: bearer.clone(), connection: connection.clone() }),
             _ => Err(Status::unauthenticated("the call has passed no token check")),
         }
     }

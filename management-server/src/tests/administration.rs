@@ -121,3 +121,12 @@ async fn a_second_server_on_one_folder_is_refused_and_harms_nobody() {
     assert!(refused.to_string().contains("another postern"), "{refused}");
     world.admin().status().await.expect("the first still answers");
 }
+
+#[tokio::test]
+async fn the_status_tells_what_has_failed() {
+    let world = World::new("# nothing").await;
+    assert!(world.admin().status().await.expect("a status").problems.is_empty());
+    world.running.problems.watch("nothing is written down", async { panic!("for the test") }).await;
+    let problems = world.admin().status().await.expect("a status").problems;
+    assert!(problems.len() == 1 && problems[0].contains("nothing is written down"), "{problems:?}");
+}

@@ -58,3 +58,18 @@ async fn a_service_for_unknown_users_is_refused_whole() {
     let snapshot = sync.snapshot().await;
     assert_eq!(snapshot[0].path[0].target, "http://x:1/");
 }
+
+#[tokio::test]
+async fn two_services_on_one_host_are_refused_whole() {
+    let world = World::new(&open("a", "http://x:1")).await;
+    let mut both = desired(&format!("{}{}", open("a", "http://x:1"), open("b", "http://x:1")));
+    let b = postern_model::ServiceId::parse("b").expect("id");
+    let own = both.services.get(&b).expect("there").host.clone();
+    both.services.get_mut(&b).expect("there").host = postern_model::HostName::parse("a.example").expect("host");
+    let refused = world.running.apply(both.clone()).await.expect_err("one host").to_string();
+    assert!(refused.contains("services a and b") && refused.contains("a.example"), "{refused}");
+    let mut sync = world.connect().await.sync("p").await.expect("opens");
+    assert_eq!(sync.snapshot().await.len(), 1);
+    both.services.get_mut(&b).expect("there").host = own;
+    world.running.apply(both).await.expect("a host each");
+}

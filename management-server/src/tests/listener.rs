@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use postern_certs::LocalCa;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -104,4 +105,31 @@ async fn a_port_in_use_is_one_sentence() {
     assert!(refused.contains(&addr) && refused.contains("choose another address"), "{refused}");
     drop(taken);
     listening(folder.path(), &addr, plain).await.expect("free again");
+}
+
+/// Connections without a token must not use up what those with one need.
+#[tokio::test]
+async fn who_says_nothing_is_sent_away() {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let running = listening(folder.path(), "127.0.0.1:0", Tls::Plaintext { anywhere: false }).await.expect("starts");
+    let addr = running.addr().expect("listens");
+    let endpoint = Endpoint::from_shared(format!("http://{addr}")).expect("URL");
+    let calls = Calls::over(endpoint.connect().await.expect("connects"), running.token());
+    let mut sync = calls.sync("p").await.expect("opens");
+    sync.snapshot().await;
+    let mut silent = TcpStream::connect(addr).await.expect("connects");
+    // Speaks HTTP/2 and has no token.
+    let mut preface = TcpStream::connect(addr).await.expect("connects");
+    preface.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.expect("writes");
+
+    tokio::time::pause();
+    let begun = tokio::time::Instant::now();
+    for stream in [&mut silent, &mut preface] {
+        let mut bytes = Vec::new();
+        let _ = timeout(Duration::from_secs(15), stream.read_to_end(&mut bytes)).await.expect("it ends");
+    }
+    assert!(begun.elapsed() >= Duration::from_secs(8), "it is given a while");
+    tokio::time::resume();
+    running.apply(desired(&open("b", "http://x:1"))).await.expect("applies");
+    assert_eq!(sync.batch().await.mapping.len(), 2, "who has said its token stays");
 }

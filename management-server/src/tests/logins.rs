@@ -209,3 +209,26 @@ async fn sessions_outlive_a_restart_and_end_with_what_changed_meanwhile() {
     let after = vault(&mut world.connect().await.sync("p").await.expect("opens")).await;
     session::verify_fresh(&token, &key(&after), &host(), SystemTime::now()).expect_err("the password has changed");
 }
+
+/// An Argon2 for each of them, at any of these starts, would take longer than the test waits.
+#[tokio::test]
+async fn thousands_of_users_are_ready_at_once() {
+    use std::fmt::Write;
+    let count = 3_000;
+    let text = (0..count).fold(String::new(), |mut text, n| {
+        write!(text, "[user.u{n}]\npassword = 'p{n}'\n").expect("a text");
+        text
+    });
+    let names = (0..count).map(|n| format!("'u{n}'")).collect::<Vec<_>>().join(",");
+    let text = format!("{text}{VAULT}access = {{ basic = [{names}] }}\n");
+    let starts = async {
+        let world = World::new(&text).await.restart(&text).await;
+        let before = vault(&mut world.connect().await.sync("p").await.expect("opens")).await;
+        let world = world.restart(&text).await;
+        let calls = world.connect().await;
+        assert_eq!(vault(&mut calls.sync("p").await.expect("opens")).await, before);
+        assert!(calls.authenticate(ask("u2999", "p2999")).await.expect("a verdict").success);
+        assert!(!calls.authenticate(ask("u2999", "p2998")).await.expect("a verdict").success);
+    };
+    timeout(LONG, starts).await.expect("in time");
+}

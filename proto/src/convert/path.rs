@@ -2,28 +2,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
-use postern_model::{Needs, PathMapping, PathRewrite, Secret, Target, TargetOptions};
+use postern_model::{Needs, PathMapping, PathRewrite, Secret, Target, TargetOptions, is_framing};
 
 use super::invalid::{Invalid, quote};
 use crate::management::{self, PathRewriteMode, PathTargetOptions};
 
 /// Protobuf's own bound, 10,000 years: what is below can be added to a clock.
 const LONGEST: Duration = Duration::from_secs(315_576_000_000);
-
-/// Names that frame a message or belong to one connection: set on a request, they would change where it ends.
-const FRAMING: [&str; 11] = [
-    "connection",
-    "content-length",
-    "host",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 pub(super) fn path_from_wire(wire: management::PathMapping) -> Result<PathMapping, Invalid> {
     let path = if wire.path.is_empty() { "/".to_owned() } else { wire.path };
@@ -46,7 +31,7 @@ pub(super) fn path_to_wire(path: &PathMapping) -> management::PathMapping {
 pub(super) fn header_name(field: &str, text: &str) -> Result<HeaderName, Invalid> {
     let name =
         HeaderName::try_from(text).map_err(|_| Invalid::new(field, format!("{} is no header name", quote(text))))?;
-    if FRAMING.contains(&name.as_str()) {
+    if is_framing(&name) {
         return Err(Invalid::new(field, format!("{name} belongs to the connection and cannot be given by a mapping")));
     }
     Ok(name)

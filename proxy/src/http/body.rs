@@ -100,7 +100,9 @@ impl http_body::Body for Body {
         let this = self.get_mut();
         if let Some(exchange) = &this.exchange {
             exchange.watch().taken();
-            if exchange.watch().poll_revoked(cx).is_ready() {
+            // A page of ours is nothing that was revoked: it says that something was.
+            let revocable = matches!(this.source, Source::Upstream { .. });
+            if revocable && exchange.watch().poll_revoked(cx).is_ready() {
                 return this.cut("revoked");
             }
         }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::Authority;
 use http::{Method, Uri, Version, request};
 use hyper::ext::Protocol;
@@ -21,6 +21,8 @@ pub(crate) struct Request {
     pub(crate) host: HostName,
     /// The port beside it, if one was sent.
     pub(crate) port: Option<u16>,
+    /// The host, and the port if one was sent, as a Host field says it.
+    pub(crate) authority: HeaderValue,
     /// Canonical; `*` for `OPTIONS *`.
     pub(crate) path: Path,
     /// Byte for byte as sent, without `?`; empty where the target ends in `?`.
@@ -33,16 +35,6 @@ pub(crate) struct Request {
     pub(crate) expects_continue: bool,
     /// The client sent `TE: trailers`.
     pub(crate) accepts_trailers: bool,
-}
-
-impl Request {
-    /// The host, and the port if one was sent.
-    pub(crate) fn authority(&self) -> String {
-        match self.port {
-            Some(port) => format!("{}:{port}", self.host),
-            None => self.host.to_string(),
-        }
-    }
 }
 
 /// How a WebSocket is asked for.
@@ -61,11 +53,13 @@ pub(crate) enum Upgrade {
 /// not the TLS name, before anything is looked up; [`Kind::NoRoute`] for an address as host, which no service has.
 pub(crate) fn canonical(parts: &request::Parts, sni: Option<&HostName>) -> Result<Request> {
     let (host, port) = host(parts, sni)?;
+    let authority = authority(&host, port, parts.headers.get(header::HOST));
     let upgrade = upgrade(parts)?;
     Ok(Request {
         method: if upgrade == Some(Upgrade::Http2) { Method::GET } else { parts.method.clone() },
         host,
         port,
+        authority,
         path: path(parts)?,
         query: parts.uri.query().map(Into::into),
         headers: headers(parts),
@@ -79,8 +73,7 @@ pub(crate) fn canonical(parts: &request::Parts, sni: Option<&HostName>) -> Resul
 /// Host header and target must name one host (RFC 9112 §3.2, RFC 9113 §8.3.1), and the same as TLS did.
 fn host(parts: &request::Parts, sni: Option<&HostName>) -> Result<(HostName, Option<u16>)> {
     let mut fields = parts.headers.get_all(header::HOST).into_iter();
-    let field =
-        fields.next().map(|value| Named::parse(value.to_str().map_err(|_| BadRequest::HostInvalid)?)).transpose()?;
+    let field = fields.next().map(|value| field(value, sni)).transpose()?;
     if fields.next().is_some() {
         return Err(BadRequest::HostRepeated.into());
     }
@@ -98,6 +91,27 @@ fn host(parts: &request::Parts, sni: Option<&HostName>) -> Result<(HostName, Opt
         (Host::Name(_) | Host::Address(_), Some(_)) => Err(Kind::Misdirected.into()),
         (Host::Address(_), None) => Err(Kind::NoRoute.into()),
     }
+}
+
+/// Nearly always it is the TLS name, read already.
+fn field(value: &HeaderValue, sni: Option<&HostName>) -> Result<Named, BadRequest> {
+    match sni.filter(|sni| sni.as_str().as_bytes() == value.as_bytes()) {
+        Some(sni) => Ok(Named { host: Host::Name(sni.clone()), port: None }),
+        None => Named::parse(value.to_str().map_err(|_| BadRequest::HostInvalid)?),
+    }
+}
+
+/// Nearly every client sends it in canonical form; then its bytes are shared.
+fn authority(host: &HostName, port: Option<u16>, sent: Option<&HeaderValue>) -> HeaderValue {
+    let name = host.as_str().as_bytes();
+    if let Some(sent) = sent.filter(|sent| port.is_none() && sent.as_bytes() == name) {
+        return sent.clone();
+    }
+    let text = match port {
+        Some(port) => HeaderValue::try_from(format!("{host}:{port}")),
+        None => HeaderValue::from_bytes(name),
+    };
+    text.expect("a host name and a port are visible ASCII")
 }
 
 /// What a Host header or an authority says.
@@ -245,8 +259,14 @@ mod tests {
             read("GET", "https://xn--bcher-kva.example/", &[]).map(|request| request.host),
             Ok(name("bücher.example"))
         );
-        assert_eq!(read("GET", "/", &[("host", "a:8443")]).map(|request| request.authority()), Ok("a:8443".to_owned()));
-        assert_eq!(read("GET", "/", &[("host", "A")]).map(|request| request.authority()), Ok("a".to_owned()));
+        assert_eq!(
+            read("GET", "/", &[("host", "a:8443")]).map(|request| request.authority),
+            Ok("a:8443".try_into().expect("a value"))
+        );
+        assert_eq!(
+            read("GET", "/", &[("host", "A")]).map(|request| request.authority),
+            Ok("a".try_into().expect("a value"))
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::cell::{Cell, OnceCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use hyper::body::{Body as _, Incoming};
@@ -166,7 +166,7 @@ impl Exchange {
 
     /// Who asks, as far as it is known.
     pub(crate) fn client(&self) -> IpAddr {
-        self.asked.get().map_or(self.conn.peer, |asked| asked.client)
+        self.asked.get().map_or(self.conn.peer.address, |asked| asked.client)
     }
 
     /// The host asked for, or nothing.
@@ -179,7 +179,7 @@ impl Exchange {
         self.asked.get().map_or("", |asked| asked.path.as_str())
     }
 
-    fn line(&self) -> AccessLogLine {
+    fn line(&self, duration: Duration) -> AccessLogLine {
         let status = self.status.get().map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
         let service = self.watch.route().map(|route| &route.service);
         AccessLogLine {
@@ -187,10 +187,10 @@ impl Exchange {
             id: self.id().clone(),
             account: service.map(|service| service.account.clone()),
             service: service.map(|service| service.id.clone()),
-            host: self.host().to_owned(),
-            path: self.path().to_owned(),
-            duration: self.started.elapsed(),
-            method: self.method.as_str().to_owned(),
+            host: self.asked.get().map(|asked| asked.host.clone()),
+            path: self.asked.get().map(|asked| asked.path.text()).unwrap_or_default(),
+            duration,
+            method: self.method.clone(),
             status,
             source: self.client(),
             mechanism: self.mechanism.get(),
@@ -210,7 +210,8 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         let worker = &self.conn.worker;
         self.conn.pulse.exchange_closed();
-        worker.metrics.request_ended(self.started.elapsed());
+        let duration = self.started.elapsed();
+        worker.metrics.request_ended(duration);
         if !self.complete.get() {
             self.because("client_gone");
             if let Some(flow) = self.flow.get() {
@@ -218,7 +219,7 @@ impl Drop for Exchange {
             }
         }
         if self.watch.route().is_none_or(|route| route.log) {
-            worker.shared.management.log(self.line());
+            worker.shared.management.log(self.line(duration));
         }
     }
 }

@@ -93,6 +93,11 @@ pub(crate) fn same_folded(one: &str, other: &str) -> bool {
     one.len() == other.len() && begins_folded(one, other)
 }
 
+/// Spares most names the walk through a list: each is looked at for every request.
+fn begins_as_one_of(name: &str, letters: &[u8]) -> bool {
+    name.bytes().next().is_some_and(|first| letters.contains(&fold(first)))
+}
+
 fn begins_folded(name: &str, beginning: &str) -> bool {
     name.len() >= beginning.len() && name.bytes().zip(beginning.bytes()).all(|(one, other)| fold(one) == fold(other))
 }
@@ -103,13 +108,14 @@ fn fold(byte: u8) -> u8 {
 
 /// Whether only we may write it.
 pub(crate) fn is_managed(name: &str) -> bool {
-    MANAGED.iter().any(|managed| same_folded(name, managed))
-        || MANAGED_FAMILIES.iter().any(|family| begins_folded(name, family))
+    begins_as_one_of(name, b"cfprstx")
+        && (MANAGED.iter().any(|managed| same_folded(name, managed))
+            || MANAGED_FAMILIES.iter().any(|family| begins_folded(name, family)))
 }
 
 /// Whether it belongs to one connection, or is how some server would spell such a field.
 fn is_hop_by_hop(name: &str) -> bool {
-    HOP_BY_HOP.iter().any(|hop| same_folded(name, hop))
+    begins_as_one_of(name, b"chkptu") && HOP_BY_HOP.iter().any(|hop| same_folded(name, hop))
 }
 
 /// Whether it frames a message or names its host, which our HTTP client writes, or folds to such a field.
@@ -122,7 +128,7 @@ pub(crate) fn is_framing(name: &str) -> bool {
 /// reads what was sent), and the managed ones. Several `Cookie` fields, as HTTP/2 sends them, become one.
 pub(crate) fn for_upstream(sent: &HeaderMap) -> HeaderMap {
     let listed: Vec<&str> = tokens(sent, &header::CONNECTION).collect();
-    let mut fields = HeaderMap::with_capacity(sent.len());
+    let mut fields = HeaderMap::with_capacity(sent.len() + ADDED);
     for (name, value) in sent {
         let passes = if name == header::CONTENT_LENGTH { true } else { !is_framing(name.as_str()) };
         if passes && !is_listed(&listed, name) && !is_managed(name.as_str()) {
@@ -134,10 +140,17 @@ pub(crate) fn for_upstream(sent: &HeaderMap) -> HeaderMap {
     fields
 }
 
+/// How many fields we usually add to those that pass: room made at once is made once.
+const ADDED: usize = 10;
+
 /// Removes from an upstream's answer what concerned its connection only.
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
-    let listed: Vec<String> = tokens(headers, &header::CONNECTION).map(str::to_owned).collect();
-    remove(headers, |name| is_hop_by_hop(name.as_str()) || is_listed(&listed, name));
+    let listed: Vec<&str> = tokens(headers, &header::CONNECTION).collect();
+    let unwanted = |name: &HeaderName| is_hop_by_hop(name.as_str()) || is_listed(&listed, name);
+    let names: Vec<HeaderName> = headers.keys().filter(|&name| unwanted(name)).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
 }
 
 /// Removes from a request's trailers all that servers which merge them into the headers could mistake for ours, and
@@ -215,6 +228,13 @@ mod tests {
         let mut names: Vec<_> = map.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         names
+    }
+
+    #[test]
+    fn first_letters_are_those_of_the_lists() {
+        let first = |name: &&str| fold(name.as_bytes()[0]);
+        assert!(HOP_BY_HOP.iter().all(|name| b"chkptu".contains(&first(name))));
+        assert!(MANAGED.iter().chain(&MANAGED_FAMILIES).all(|name| b"cfprstx".contains(&first(name))));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
+use http::header::{self, HeaderValue};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -43,6 +44,10 @@ pub(crate) async fn forward(
     let flow = Rc::clone(upload.flow());
     exchange.uploads(&flow);
     let mut request = head.map(|()| upload);
+    if flow.state() == State::Running && !request.headers().contains_key(header::CONTENT_LENGTH) {
+        // Without a length, hyper takes a GET for one without content and drops what comes.
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     let hold = expects_continue.then(|| hold_back(&mut request, limits.expect_continue_timeout));
 
     let patience = upstream.request_timeout.or(limits.response_header_timeout);

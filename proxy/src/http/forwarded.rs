@@ -16,12 +16,27 @@ const PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
+/// The other end of a connection, and how it is written, which is wanted for each of its requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    /// IPv4 as such, also where it came over an IPv6 socket.
+    pub(crate) address: IpAddr,
+    text: HeaderValue,
+}
+
+impl Peer {
+    pub(crate) fn new(address: IpAddr) -> Self {
+        let address = address.to_canonical();
+        Self { address, text: value(&address.to_string()) }
+    }
+}
+
 /// The last hop of a request: who handed it to us, and for whom.
 #[derive(Clone, Debug)]
 pub(crate) struct Hop<'a> {
     /// The client: who handed us the request, or whom trusted forwarders name.
     pub(crate) client: IpAddr,
-    peer: IpAddr,
+    peer: &'a Peer,
     scheme: Scheme,
     /// What the peer says of hops before it; `None` where it is not trusted.
     told: Option<&'a HeaderMap>,
@@ -30,16 +45,15 @@ pub(crate) struct Hop<'a> {
 impl<'a> Hop<'a> {
     /// `peer` is the other end of the connection, after PROXY protocol; `scheme` what is spoken on it; `sent` the header
     /// fields as they arrived.
-    pub(crate) fn new(trusted: &[IpNet], peer: IpAddr, scheme: Scheme, sent: &'a HeaderMap) -> Self {
-        let peer = peer.to_canonical();
-        let client = client_address(trusted, peer, sent);
-        let told = is_trusted(trusted, peer).then_some(sent);
+    pub(crate) fn new(trusted: &[IpNet], peer: &'a Peer, scheme: Scheme, sent: &'a HeaderMap) -> Self {
+        let client = client_address(trusted, peer.address, sent);
+        let told = is_trusted(trusted, peer.address).then_some(sent);
         Self { client, peer, scheme, told }
     }
 
     /// Writes the forwarding fields, in place of any in `headers`. A trusted forwarder's own are kept and extended.
     pub(crate) fn stamp(&self, request: &Request, headers: &mut HeaderMap) {
-        let host = self.kept(&HOST).unwrap_or_else(|| value(&request.authority()));
+        let host = self.kept(&HOST).unwrap_or_else(|| request.authority.clone());
         let proto = self.kept(&PROTO).unwrap_or_else(|| HeaderValue::from_static(self.scheme.as_str()));
         let port = self.kept(&PORT).unwrap_or_else(|| match request.port {
             Some(port) => port.into(),
@@ -47,7 +61,7 @@ impl<'a> Hop<'a> {
             None => HeaderValue::from_static("80"),
         });
         headers.insert(FOR, self.chain());
-        headers.insert(REAL_IP, self.kept(&REAL_IP).unwrap_or_else(|| value(&self.client.to_string())));
+        headers.insert(REAL_IP, self.kept(&REAL_IP).unwrap_or_else(|| self.client_text()));
         headers.insert(HOST, host);
         headers.insert(PROTO, proto);
         headers.insert(PORT, port);
@@ -58,12 +72,16 @@ impl<'a> Hop<'a> {
         self.told?.get(name).filter(|value| !value.is_empty()).cloned()
     }
 
+    fn client_text(&self) -> HeaderValue {
+        if self.client == self.peer.address { self.peer.text.clone() } else { value(&self.client.to_string()) }
+    }
+
     fn chain(&self) -> HeaderValue {
         let mut chain = String::new();
         for address in self.told.into_iter().flat_map(|told| tokens(told, &FOR)) {
             chain.extend([address, ", "]);
         }
-        value(&(chain + &self.peer.to_string()))
+        if chain.is_empty() { self.peer.text.clone() } else { value(&(chain + &self.peer.address.to_string())) }
     }
 }
 
@@ -113,6 +131,10 @@ mod tests {
         sent
     }
 
+    fn peer(address: &str) -> Peer {
+        Peer::new(address.parse().expect(address))
+    }
+
     fn networks(texts: &[&str]) -> Vec<IpNet> {
         texts.iter().map(|text| text.parse().expect(text)).collect()
     }
@@ -135,9 +157,10 @@ mod tests {
             ("::ffff:10.0.0.1", "::ffff:203.0.113.50", "203.0.113.50"),
         ] {
             let sent = sent(&[("x-forwarded-for", chain)]);
-            let hop = Hop::new(&networks(&TRUSTED), peer.parse().expect(peer), Scheme::Https, &sent);
+            let end = self::peer(peer);
+            let hop = Hop::new(&networks(&TRUSTED), &end, Scheme::Https, &sent);
             assert_eq!(hop.client.to_string(), client, "{peer} {chain}");
-            let alone = Hop::new(&[], peer.parse().expect(peer), Scheme::Https, &sent);
+            let alone = Hop::new(&[], &end, Scheme::Https, &sent);
             assert_eq!(alone.client, peer.parse::<IpAddr>().expect(peer).to_canonical());
         }
     }
@@ -145,7 +168,8 @@ mod tests {
     #[test]
     fn all_lines_count_in_order() {
         let sent = sent(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "203.0.113.50, 10.0.0.2")]);
-        let hop = Hop::new(&networks(&TRUSTED), "10.0.0.1".parse().expect("ip"), Scheme::Https, &sent);
+        let peer = peer("10.0.0.1");
+        let hop = Hop::new(&networks(&TRUSTED), &peer, Scheme::Https, &sent);
         assert_eq!(hop.client.to_string(), "203.0.113.50");
     }
 
@@ -153,7 +177,8 @@ mod tests {
     fn an_unreadable_item_hides_nobody() {
         let mut sent = HeaderMap::new();
         sent.insert(FOR, HeaderValue::from_bytes(b"\xff, 203.0.113.50").expect("obs-text"));
-        let hop = Hop::new(&networks(&TRUSTED), "10.0.0.1".parse().expect("ip"), Scheme::Https, &sent);
+        let peer = peer("10.0.0.1");
+        let hop = Hop::new(&networks(&TRUSTED), &peer, Scheme::Https, &sent);
         assert_eq!(
             (hop.client.to_string().as_str(), hop.chain().to_str().ok()),
             ("203.0.113.50", Some("203.0.113.50, 10.0.0.1"))
@@ -166,7 +191,7 @@ mod tests {
         let parts = http::Request::get("/").header("host", host).body(()).expect(host).into_parts().0;
         let request = canonical(&parts, None).expect(host);
         let mut headers = HeaderMap::new();
-        Hop::new(&networks(&TRUSTED), peer.parse().expect(peer), scheme, &sent).stamp(&request, &mut headers);
+        Hop::new(&networks(&TRUSTED), &self::peer(peer), scheme, &sent).stamp(&request, &mut headers);
         assert_eq!(headers.len(), 5);
         [FOR, REAL_IP, HOST, PROTO, PORT].map(|name| headers[name].to_str().expect("ASCII").to_owned())
     }
@@ -236,7 +261,7 @@ mod tests {
             };
             let lines: Vec<_> = lines.iter().map(|line| line.join(",")).collect();
             let lines: Vec<_> = lines.iter().map(|line| ("x-forwarded-for", line.as_str())).collect();
-            prop_assert_eq!(Hop::new(&trusted, peer, Scheme::Https, &sent(&lines)).client, model);
+            prop_assert_eq!(Hop::new(&trusted, &Peer::new(peer), Scheme::Https, &sent(&lines)).client, model);
         }
     }
 }

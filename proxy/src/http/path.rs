@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::error::BadRequest;
 
@@ -18,7 +19,7 @@ const MAX_READINGS: usize = 32;
 /// A path in canonical form (RFC 3986 §6.2.2): unreserved characters decoded, everything that may not stand in a path
 /// encoded, hexadecimal digits in capitals; no dot segment in any reading. These bytes are matched, logged and forwarded.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Path(Box<str>);
+pub(crate) struct Path(Arc<str>);
 
 impl Path {
     /// Brings the path of a request target, without its query, into canonical form.
@@ -50,6 +51,11 @@ impl Path {
     /// The canonical form, beginning with `/`, or `*`.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The canonical form, shared.
+    pub(crate) fn text(&self) -> Arc<str> {
+        Arc::clone(&self.0)
     }
 
     /// Whether the first segments of this path are those of `prefix`.
@@ -93,7 +99,7 @@ impl fmt::Display for Path {
 
 /// Where a route begins: a canonical path without final slash that everybody reads in the same way. The root is empty.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Prefix(Box<str>);
+pub(crate) struct Prefix(Arc<str>);
 
 /// A mapping's path that cannot be a [`Prefix`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -46,7 +46,7 @@ async fn handle(exchange: &Exchange, request: Request<Incoming>) -> Result<Reply
     let (mut parts, body) = request.into_parts();
     let request = canonical(&parts, Some(&conn.sni))?;
     let upgrade = parts.extensions.remove::<OnUpgrade>();
-    let hop = Hop::new(&shared.config.trusted_proxies, conn.peer, conn.scheme(), &parts.headers);
+    let hop = Hop::new(&shared.config.trusted_proxies, &conn.peer, conn.scheme(), &parts.headers);
     exchange.asked(&request, hop.client);
 
     let route = Arc::clone(shared.router.load().route(&conn.scope, &request.host, &request.path)?);

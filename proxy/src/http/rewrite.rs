@@ -12,13 +12,13 @@ use crate::http::path::{Path, Prefix};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Public {
     scheme: Scheme,
-    authority: String,
+    authority: HeaderValue,
 }
 
 impl Public {
     /// `scheme` is what the client speaks.
     pub(crate) fn of(request: &Request, scheme: Scheme) -> Self {
-        Self { scheme, authority: request.authority() }
+        Self { scheme, authority: request.authority.clone() }
     }
 }
 
@@ -68,7 +68,7 @@ impl Rewrite {
                 if Authority::new(authority, scheme.unwrap_or(self.target.scheme)) != own {
                     return None;
                 }
-                format!("{}://{}{}", public.scheme.as_str(), public.authority, self.public_path(rest))
+                format!("{}://{}{}", public.scheme.as_str(), public.authority.to_str().ok()?, self.public_path(rest))
             }
             Reference::Rooted(rest) => {
                 if begins_with(rest, self.prefix.as_str()).is_some() && self.target_path().is_empty() {
@@ -199,7 +199,7 @@ mod tests {
     }
 
     fn back(scheme: Scheme, prefix: &str, target: &str, location: &str) -> Option<String> {
-        let public = Public { scheme, authority: "public".to_owned() };
+        let public = Public { scheme, authority: HeaderValue::from_static("public") };
         let location = HeaderValue::from_str(location).expect(location);
         let back = rewrite(prefix, target, PathRewrite::Strip).back(&location, &public);
         back.map(|back| back.to_str().expect("ASCII").to_owned())
@@ -251,7 +251,7 @@ mod tests {
             Some("http://public/path")
         );
         let unreadable = HeaderValue::from_bytes(b"http://backend:8080/\xff").expect("obs-text");
-        let public = Public { scheme: Scheme::Https, authority: "public".to_owned() };
+        let public = Public { scheme: Scheme::Https, authority: HeaderValue::from_static("public") };
         assert_eq!(rewrite("", "http://backend:8080", PathRewrite::Strip).back(&unreadable, &public), None);
     }
 
@@ -292,7 +292,7 @@ mod tests {
             assert_eq!(back(Scheme::Https, prefix, target, location).as_deref(), sent, "{prefix} {target} {location}");
         }
         let kept = rewrite("/api", "http://b", PathRewrite::Preserve);
-        let public = Public { scheme: Scheme::Https, authority: "public".to_owned() };
+        let public = Public { scheme: Scheme::Https, authority: HeaderValue::from_static("public") };
         assert_eq!(kept.back(&HeaderValue::from_static("/api/login"), &public), None);
         assert_eq!(kept.back(&HeaderValue::from_static("/login"), &public), None);
         assert_eq!(
@@ -309,7 +309,7 @@ mod tests {
             let rewrite = rewrite(&prefix, &format!("http://up{base}"), path);
             let Ok(asked) = Path::parse(&format!("{prefix}/x{rest}")) else { return Ok(()) };
             let sent = rewrite.forth(&asked, None).expect("short").to_string();
-            let public = Public { scheme: Scheme::Https, authority: "public".to_owned() };
+            let public = Public { scheme: Scheme::Https, authority: HeaderValue::from_static("public") };
             let location = HeaderValue::from_str(&format!("http://up{sent}")).expect("ASCII");
             let expected = HeaderValue::from_str(&format!("https://public{asked}")).expect("ASCII");
             prop_assert_eq!(rewrite.back(&location, &public), Some(expected));

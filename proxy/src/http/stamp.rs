@@ -79,7 +79,7 @@ impl Outbound {
         principal: Option<&Principal>,
     ) -> Result<http::Request<()>> {
         let target = self.rewrite.forth(&request.path, request.query.as_deref())?;
-        let host = if self.pass_host_header { public_host(&request) } else { self.host.clone() };
+        let host = if self.pass_host_header { request.authority.clone() } else { self.host.clone() };
         let mut head = http::Request::new(());
         *head.method_mut() = request.method.clone();
         *head.version_mut() = Version::HTTP_11;
@@ -139,10 +139,6 @@ fn uri(target: PathAndQuery) -> Uri {
     Uri::from_parts(parts).expect("a path alone is a URI")
 }
 
-fn public_host(request: &Request) -> HeaderValue {
-    HeaderValue::try_from(request.authority()).expect("a host name is visible ASCII")
-}
-
 /// NetBird's identity headers; absent where there is nothing that can be said in them.
 fn stamp_identity(principal: &Principal, headers: &mut HeaderMap) {
     if let Some(user) = principal.email.as_deref().and_then(printable) {
@@ -178,6 +174,7 @@ fn stamp_connection(request: &Request, headers: &mut HeaderMap) {
 mod tests {
     use super::*;
     use crate::http::canonical::{Upgrade, canonical};
+    use crate::http::forwarded::Peer;
     use postern_model::{
         AccountId, Authentication, Group, HostName, Mode, Restrictions, Scheme, Secret, ServiceId, Target,
         TargetOptions,
@@ -232,7 +229,8 @@ mod tests {
 
     fn head(outbound: &Outbound, fields: &[(&str, &str)], principal: Option<&Principal>) -> http::Request<()> {
         let (request, sent) = request(fields);
-        let hop = Hop::new(&[], "203.0.113.7".parse().expect("ip"), Scheme::Https, &sent);
+        let peer = Peer::new("203.0.113.7".parse().expect("ip"));
+        let hop = Hop::new(&[], &peer, Scheme::Https, &sent);
         outbound.head(request, &hop, principal).expect("head")
     }
 
@@ -371,7 +369,8 @@ mod tests {
         assert_eq!((field(&head1, "sec-websocket-key"), field(&head1, "x-netbird-user")), (vec!["k"], vec!["alice@x"]));
         let (mut request, sent) = request(&[]);
         request.upgrade = Some(Upgrade::Http2);
-        let hop = Hop::new(&[], "203.0.113.7".parse().expect("ip"), Scheme::Https, &sent);
+        let peer = Peer::new("203.0.113.7".parse().expect("ip"));
+        let hop = Hop::new(&[], &peer, Scheme::Https, &sent);
         assert_eq!(field(&outbound.head(request, &hop, None).expect("head"), "upgrade"), ["websocket"]);
         assert!(
             !head(&outbound, &[("upgrade", "h2c"), ("connection", "upgrade")], None).headers().contains_key("upgrade")

@@ -68,6 +68,25 @@ async fn sources_are_restricted() {
 }
 
 #[tokio::test]
+async fn an_ipv4_client_is_one_on_a_listener_for_both_families() {
+    let upstream = Upstream::mirror().await;
+    let mut inside = open("inside", &upstream.url());
+    inside.restrictions.allowed_cidrs = vec!["127.0.0.0/8".parse().unwrap()];
+    let world = World::start_with(&[inside], |config| config.https = "[::]:0".parse().unwrap()).await;
+    let port = world.address().port();
+    for (host, path, status) in [("inside.test", "/good", 200), ("other.test", "", 421)] {
+        let mut tls = world.tls_at(([127, 0, 0, 1], port).into(), "inside.test").await.unwrap();
+        let head =
+            format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").replace("GET  ", "GET / ");
+        tls.write_all(head.as_bytes()).await.unwrap();
+        let answer = all(tls).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        let line = world.management.line(path).await;
+        assert_eq!((line.status, line.source.to_string().as_str()), (status, "127.0.0.1"));
+    }
+}
+
+#[tokio::test]
 async fn unknown_foreign_and_missing_names_are_refused_in_the_handshake() {
     let upstream = Upstream::mirror().await;
     let world = World::start(&[open("app", &upstream.url())]).await;

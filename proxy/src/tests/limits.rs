@@ -29,6 +29,17 @@ async fn silence_before_the_handshake_ends() {
 }
 
 #[tokio::test]
+async fn a_websocket_keeps_its_connections_place() {
+    let upstream = Upstream::start(super::flows::websocket).await;
+    let world = world(&upstream, |limits| limits.connections = 1).await;
+    let socket = super::flows::dial(&world, "app.test").await;
+    let second = tokio::time::timeout(SHORT, world.tls("app.test")).await;
+    assert!(second.is_err(), "there is no place for a second connection");
+    drop(socket);
+    soon(world.tls("app.test")).await.unwrap();
+}
+
+#[tokio::test]
 async fn half_a_head_ends() {
     let upstream = Upstream::mirror().await;
     let world = world(&upstream, |limits| limits.head = SHORT).await;

@@ -5,7 +5,9 @@ use http_body_util::{BodyExt, Full};
 use postern_model::AuthMechanism;
 
 use super::upstream::{Upstream, page};
-use super::world::{World, heard, open, path, request, soon};
+use tokio::io::AsyncWriteExt;
+
+use super::world::{World, all, heard, open, path, request, soon};
 
 #[tokio::test]
 async fn an_open_service_answers_and_leaves_a_line() {
@@ -27,7 +29,10 @@ async fn an_open_service_answers_and_leaves_a_line() {
     assert!(!answer.body.contains("root"), "identity comes from us alone");
 
     let line = world.management.line("/a%2Fb/").await;
-    assert_eq!((line.method.as_str(), line.status, line.host.as_str()), ("GET", 200, "app.test"));
+    assert_eq!(
+        (line.method.as_str(), line.status, line.host.as_ref().map(postern_model::HostName::as_str)),
+        ("GET", 200, Some("app.test"))
+    );
     assert_eq!((line.bytes_upload, line.bytes_download), (0, answer.body.len() as u64));
     assert_eq!(line.service.unwrap().as_str(), "app");
     assert_eq!((line.mechanism, line.auth_success, line.reason), (AuthMechanism::None, true, ""));
@@ -44,6 +49,26 @@ async fn connections_are_kept_on_both_sides() {
         assert!(heard(answer).await.body.ends_with("\nhello"));
     }
     assert_eq!(upstream.connections(), 1);
+}
+
+#[tokio::test]
+async fn content_of_unknown_length_arrives_whatever_the_method() {
+    let upstream = Upstream::mirror().await;
+    let world = World::start(&[open("app", &upstream.url())]).await;
+    for method in ["GET", "POST", "DELETE"] {
+        let head =
+            format!("{method} / HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n");
+        let mut tls = world.tls("app.test").await.unwrap();
+        tls.write_all(format!("{head}5\r\nhello\r\n0\r\n\r\n").as_bytes()).await.unwrap();
+        let answer = all(tls).await;
+        assert!(answer.contains("transfer-encoding: chunked\n") && answer.contains("\n\nhello"), "{answer}");
+    }
+    let mut client = world.http2("app.test").await;
+    let frames = [Ok::<_, std::convert::Infallible>(http_body::Frame::data(bytes::Bytes::from("hello")))];
+    let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
+    let request = Request::builder().uri("https://app.test/").body(body).unwrap();
+    let answer = heard(soon(client.send_request(request)).await.unwrap()).await;
+    assert!(answer.body.ends_with("\n\nhello"), "{}", answer.body);
 }
 
 #[tokio::test]

@@ -106,7 +106,7 @@ impl Fake {
         soon(async {
             loop {
                 let changed = self.changed.notified();
-                if let Some(line) = self.lines.lock().iter().find(|line| line.path == path) {
+                if let Some(line) = self.lines.lock().iter().find(|line| *line.path == *path) {
                     return line.clone();
                 }
                 changed.await;
@@ -221,6 +221,11 @@ impl World {
     /// A TLS connection for `name`, speaking HTTP/1.1.
     pub(super) async fn tls(&self, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
         connect(self.address(), name, &self.tls).await
+    }
+
+    /// The same at another of the listener's addresses.
+    pub(super) async fn tls_at(&self, address: SocketAddr, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
+        connect(address, name, &self.tls).await
     }
 
     pub(super) async fn http1(&self, name: &str) -> http1::SendRequest<Full<Bytes>> {

@@ -20,6 +20,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::error::{Connect, Error, Kind, Result};
+use crate::listener::keepalive;
 use crate::table::UpstreamKey;
 
 /// Makes connections.
@@ -80,6 +81,8 @@ const OTHER_ADDRESS: Duration = Duration::from_secs(3);
 
 fn ready(stream: TcpStream) -> Result<TcpStream> {
     stream.set_nodelay(true).map_err(|error| because(Connect::Other, error))?;
+    let socket = socket2::SockRef::from(&stream);
+    socket.set_tcp_keepalive(&keepalive()).map_err(|error| because(Connect::Other, error))?;
     Ok(stream)
 }
 

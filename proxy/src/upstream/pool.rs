@@ -59,8 +59,8 @@ impl Pool {
     /// [`Kind::UpstreamConnect`].
     pub(crate) async fn dial(self: &Rc<Self>, upstream: &Arc<Upstream>, patience: Duration) -> Result<Lease> {
         let stream = self.connector.connect(&upstream.key, patience, self.limits.tls_handshake_timeout).await?;
+        // Not more headers than hyper's own 100: any other limit makes it fill a table of them for each answer.
         let (sender, connection) = http1::Builder::new()
-            .max_headers(MAX_HEADERS)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| Error::with(Kind::UpstreamConnect(Connect::Other), error))?;
@@ -104,9 +104,6 @@ impl Pool {
         }
     }
 }
-
-/// Upstreams send more of them than clients; beyond this the answer is refused.
-const MAX_HEADERS: usize = 256;
 
 /// A connection while a request uses it. Dropping it closes it.
 pub(crate) struct Lease {
