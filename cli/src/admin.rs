@@ -76,6 +76,9 @@ fn told(status: &Status, colours: bool) -> String {
     text += &table(&services.collect::<Vec<_>>(), "None; add one to postern.toml.");
     text += "\nProxies\n";
     text += &table(&proxies.collect::<Vec<_>>(), "None; `postern token add NAME` begins one.");
+    for problem in &status.problems {
+        text += &format!("\nProblem\n  {problem}\n");
+    }
     if let Some(file) = status.file.as_ref() {
         text += &format!("\nFile\n  {}", file.path.display());
         text += if file.in_force { " is in force\n" } else { " is not in force, what was before still is\n" };

@@ -1,8 +1,6 @@
 use std::time::Duration;
 
 use postern_model::AccessLogLine;
-use postern_proto::convert::access_log_to_wire;
-use postern_proto::management::AccessLog;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +18,7 @@ const BATCH_BYTES: usize = 1 << 20;
 pub(crate) struct Queue {
     lines: mpsc::Receiver<AccessLogLine>,
     closing: CancellationToken,
-    batch: Vec<AccessLog>,
+    batch: Vec<AccessLogLine>,
     /// While a batch is being collected: until when.
     due: Option<Instant>,
 }
@@ -33,12 +31,12 @@ impl Queue {
     }
 
     /// The next batch, never empty; `None` once the queue is closed and empty. Cancelling loses nothing.
-    pub(crate) async fn next(&mut self) -> Option<Vec<AccessLog>> {
+    pub(crate) async fn next(&mut self) -> Option<Vec<AccessLogLine>> {
         let due = match self.due {
             Some(due) => due,
             None => {
                 let line = self.first().await?;
-                self.batch.push(access_log_to_wire(&line));
+                self.batch.push(line);
                 *self.due.insert(Instant::now() + LINGER)
             }
         };
@@ -61,7 +59,6 @@ impl Queue {
         let mut bytes: usize = self.batch.iter().map(size).sum();
         while self.batch.len() < BATCH_LINES && bytes < BATCH_BYTES {
             let Ok(line) = self.lines.try_recv() else { return };
-            let line = access_log_to_wire(&line);
             bytes += size(&line);
             self.batch.push(line);
         }
@@ -69,26 +66,27 @@ impl Queue {
 }
 
 /// At least the bytes that a line takes on the wire: only its path and user can be long.
-fn size(line: &AccessLog) -> usize {
+fn size(line: &AccessLogLine) -> usize {
     const REST: usize = 1024;
     REST + line.path.len() + line.user_id.len()
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::net::{IpAddr, Ipv4Addr};
     use std::time::SystemTime;
 
     use postern_model::{AuthMechanism, RequestId};
 
+    use postern_proto::convert::access_log_to_wire;
     use prost::Message;
 
     use super::*;
 
-    fn line(path: String) -> AccessLogLine {
+    pub(crate) fn line(id: &str, path: &str) -> AccessLogLine {
         AccessLogLine {
             timestamp: SystemTime::UNIX_EPOCH,
-            id: RequestId::parse("r1").expect("id"),
+            id: RequestId::parse(id).expect("id"),
             account: None,
             service: None,
             host: None,
@@ -111,18 +109,20 @@ mod tests {
         let closing = CancellationToken::new();
         let (lines, mut queue) = Queue::new(closing.clone());
         for _ in 0..2_500 {
-            lines.try_send(line("/".into())).expect("room");
+            lines.try_send(line("r1", "/")).expect("room");
         }
         for expected in [1_000, 1_000, 500] {
             assert_eq!(queue.next().await.map(|batch| batch.len()), Some(expected));
         }
         for _ in 0..40 {
-            lines.try_send(line("x".repeat(100_000))).expect("room");
+            lines.try_send(line("r1", &"x".repeat(100_000))).expect("room");
         }
         closing.cancel();
         let mut got = 0;
         while let Some(batch) = queue.next().await {
-            assert!(batch.iter().map(Message::encoded_len).sum::<usize>() < BATCH_BYTES + 110_000);
+            assert!(
+                batch.iter().map(|line| access_log_to_wire(line).encoded_len()).sum::<usize>() < BATCH_BYTES + 110_000
+            );
             got += batch.len();
         }
         assert_eq!(got, 40);
@@ -132,7 +132,7 @@ mod tests {
     async fn a_cancelled_wait_loses_nothing() {
         let (lines, mut queue) = Queue::new(CancellationToken::new());
         for number in 0..50 {
-            lines.try_send(line(number.to_string())).expect("room");
+            lines.try_send(line("r1", &number.to_string())).expect("room");
             tokio::select! {
                 biased;
                 batch = queue.next() => assert!(batch.is_none(), "too early"),
@@ -140,7 +140,7 @@ mod tests {
             }
         }
         let batch = queue.next().await.expect("a batch");
-        let paths: Vec<_> = batch.into_iter().map(|line| line.path).collect();
+        let paths: Vec<_> = batch.into_iter().map(|line| line.path.to_string()).collect();
         assert_eq!(paths, (0..50).map(|number| number.to_string()).collect::<Vec<_>>());
     }
 }

@@ -1,13 +1,20 @@
 use std::collections::VecDeque;
 
-use postern_proto::management::AccessLog;
+use postern_model::AccessLogLine;
+use postern_proto::convert::access_log_to_wire;
 use postern_proto::postern::v1::AccessLogBatch;
 
 /// Batches that the server has not accepted yet, oldest first: those written to the present stream, then the others. Pure.
+/// They are kept as they were logged, which is small; the form for the wire is made when they are written.
 pub(crate) struct Window {
-    batches: VecDeque<AccessLogBatch>,
+    batches: VecDeque<Batch>,
     written: usize,
     sequence: u64,
+}
+
+struct Batch {
+    sequence: u64,
+    lines: Vec<AccessLogLine>,
 }
 
 /// How many batches may be on their way.
@@ -26,16 +33,17 @@ impl Window {
         self.batches.len() < WINDOW
     }
 
-    pub(crate) fn push(&mut self, lines: Vec<AccessLog>) {
+    pub(crate) fn push(&mut self, lines: Vec<AccessLogLine>) {
         self.sequence += 1;
-        self.batches.push_back(AccessLogBatch { sequence: self.sequence, lines });
+        self.batches.push_back(Batch { sequence: self.sequence, lines });
     }
 
     /// The next batch to write to the present stream.
     pub(crate) fn write(&mut self) -> Option<AccessLogBatch> {
-        let batch = self.batches.get(self.written)?.clone();
+        let batch = self.batches.get(self.written)?;
         self.written += 1;
-        Some(batch)
+        let lines = batch.lines.iter().map(access_log_to_wire).collect();
+        Some(AccessLogBatch { sequence: batch.sequence, lines })
     }
 
     /// The server has stored what was written up to this number. How many lines that were.
@@ -54,7 +62,7 @@ impl Window {
     }
 
     /// All lines that were not accepted, for another way of delivery.
-    pub(crate) fn take_lines(&mut self) -> Vec<AccessLog> {
+    pub(crate) fn take_lines(&mut self) -> Vec<AccessLogLine> {
         self.written = 0;
         self.batches.drain(..).flat_map(|batch| batch.lines).collect()
     }
@@ -68,6 +76,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::queue::tests::line;
 
     #[derive(Clone, Debug)]
     enum Happens {
@@ -98,8 +107,7 @@ mod tests {
             for happens in history {
                 match happens {
                     Happens::Push(lines) if window.has_room() => {
-                        let line = |n: u64| AccessLog { log_id: n.to_string(), ..AccessLog::default() };
-                        window.push((pushed..pushed + u64::from(lines)).map(line).collect());
+                        window.push((pushed..pushed + u64::from(lines)).map(|n| line(&n.to_string(), "/")).collect());
                         pushed += u64::from(lines);
                     }
                     Happens::Push(_) => {}
@@ -118,7 +126,7 @@ mod tests {
                 }
                 prop_assert!(stored.len() >= accepted, "only what was written is accepted");
             }
-            let waiting: Vec<_> = window.take_lines().into_iter().map(|line| line.log_id).collect();
+            let waiting: Vec<_> = window.take_lines().into_iter().map(|line| line.id.to_string()).collect();
             prop_assert_eq!(accepted + waiting.len(), usize::try_from(pushed).expect("small"));
             let expected: Vec<_> = (accepted as u64..pushed).map(|n| n.to_string()).collect();
             prop_assert_eq!(waiting, expected);

@@ -198,7 +198,8 @@ fn http2_builder(limits: &Limits, streams: Streams) -> http2::Builder<Streams> {
         .initial_stream_window_size(1 << 20)
         // h2 derives its budget for small frames from this window.
         .initial_connection_window_size(4 << 20)
-        .max_send_buf_size(256 * 1024)
+        // A client that takes nothing can hold this much for each of its streams.
+        .max_send_buf_size(64 * 1024)
         // Resets by the client before we answer, and by us because the client misbehaves: beyond this the connection goes.
         .max_pending_accept_reset_streams(20)
         .max_local_error_reset_streams(256)

@@ -97,6 +97,9 @@ pub struct UpstreamLimits {
     /// How long an idle connection is kept. Shorter than what upstreams usually allow, so that they do not close it just
     /// as it is used.
     pub idle_timeout: Duration,
+    /// From this age on, the upstream may be closing an idle connection just as it is used. A request that can be made twice
+    /// is then kept until it is answered; to keep it always would cost each request of a busy service a copy of its head.
+    pub rested: Duration,
     /// Name resolution and TCP connection; a service's own timeout may be shorter.
     pub dial_timeout: Duration,
     /// The TLS handshake with an `https` upstream.
@@ -114,6 +117,7 @@ impl Default for UpstreamLimits {
             // More than this doubled the memory of a busy worker and won nothing.
             max_idle_per_host: 128,
             idle_timeout: Duration::from_secs(55),
+            rested: Duration::from_millis(100),
             dial_timeout: Duration::from_secs(30),
             tls_handshake_timeout: Duration::from_secs(10),
             response_header_timeout: None,

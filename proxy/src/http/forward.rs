@@ -1,5 +1,7 @@
 //! Sending a request to its upstream, up to the head of the answer.
 
+use std::error::Error as _;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,7 +11,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use http::header::{self, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -18,7 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::http::exchange::Exchange;
 use crate::http::upload::{Flow, Hold, State, Upload};
 use crate::table::Upstream;
-use crate::upstream::{Lease, Pool};
+use crate::upstream::{Lease, Pool, Used};
 
 /// The head of an answer, its body still to come over the leased connection.
 pub(crate) struct Answer {
@@ -64,8 +66,8 @@ pub(crate) async fn forward(
     Ok(answer)
 }
 
-/// Sends the request over an idle connection or a new one. A second try is made if the idle one turns out to be closed and
-/// hyper has not sent a byte of the request.
+/// Sends the request over an idle connection or a new one. A second try, over a new one, is made if the idle one turns out
+/// to be closed: always if hyper has not sent a byte of the request, else for a request that can be made twice.
 async fn send(
     pool: &Rc<Pool>,
     upstream: &Arc<Upstream>,
@@ -78,17 +80,37 @@ async fn send(
         None => dial(pool, upstream, patience).await?,
     };
     loop {
-        match lease.sender.try_send_request(request).await {
+        let copy = if lease.used == Used::Rested { repeatable(&request) } else { None };
+        let mut failure = match lease.sender.try_send_request(request).await {
             Ok(response) => return Ok(Answer { response, lease }),
-            Err(mut failure) => match failure.take_message() {
-                Some(unsent) if lease.reused => {
-                    request = unsent;
-                    lease = dial(pool, upstream, patience).await?;
-                }
-                Some(_) | None => return Err(explain(failure.into_error(), flow)),
-            },
-        }
+            Err(failure) => failure,
+        };
+        let again = match failure.take_message() {
+            Some(unsent) => Some(unsent).filter(|_| lease.used != Used::Never),
+            None => copy.filter(|_| is_hang_up(failure.error())),
+        };
+        let Some(again) = again else { return Err(explain(failure.into_error(), flow)) };
+        request = again;
+        lease = dial(pool, upstream, patience).await?;
     }
+}
+
+/// A copy of a request that may be made twice (RFC 9110 §9.2.2) and has no content; none of another.
+fn repeatable(request: &Request<Upload>) -> Option<Request<Upload>> {
+    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
+    let body = request.body().nothing().filter(|_| safe)?;
+    let mut copy = Request::new(body);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
+/// The upstream closed the connection without a word.
+fn is_hang_up(error: &hyper::Error) -> bool {
+    let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    let gone = |error: &io::Error| matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
+    error.is_incomplete_message() || error.is_closed() || io.is_some_and(gone)
 }
 
 /// Apart, because it is rare and large: every request would make room for it.

@@ -137,7 +137,8 @@ impl std::error::Error for Stopped {}
 
 /// The body of a request to an upstream.
 pub(crate) struct Upload {
-    incoming: Incoming,
+    /// `None` where there is nothing to send.
+    incoming: Option<Incoming>,
     flow: Rc<Flow>,
     /// Cleans the trailers.
     upstream: Arc<Upstream>,
@@ -152,7 +153,23 @@ impl Upload {
     pub(crate) fn new(incoming: Incoming, upstream: Arc<Upstream>, patience: Duration) -> Self {
         let state = if incoming.is_end_stream() { State::Complete } else { State::Running };
         let flow = Flow::new(state);
+        let incoming = Some(incoming).filter(|incoming| !incoming.is_end_stream());
         Self { incoming, flow, upstream, patience, waiting_since: None, alarm: None, hold: None }
+    }
+
+    /// The same, if there is nothing to send.
+    pub(crate) fn nothing(&self) -> Option<Self> {
+        let (flow, upstream) = (Rc::clone(&self.flow), Arc::clone(&self.upstream));
+        let same = Self {
+            incoming: None,
+            flow,
+            upstream,
+            patience: self.patience,
+            waiting_since: None,
+            alarm: None,
+            hold: None,
+        };
+        self.incoming.is_none().then_some(same)
     }
 
     pub(crate) fn flow(&self) -> &Rc<Flow> {
@@ -202,7 +219,7 @@ impl Upload {
         if let Some(trailers) = frame.trailers_mut() {
             self.upstream.outbound.clean_trailers(trailers);
         }
-        if self.incoming.is_end_stream() {
+        if self.is_end_stream() {
             self.flow.state.set(State::Complete);
         }
         frame
@@ -229,7 +246,8 @@ impl Body for Upload {
             remember(&this.flow.waker, cx);
             return Poll::Pending;
         }
-        match Pin::new(&mut this.incoming).poll_frame(cx) {
+        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
+        match Pin::new(incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(this.forward(frame)))),
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(%error, "a client's body broke off");
@@ -244,10 +262,10 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.incoming.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }

@@ -8,6 +8,8 @@ use http::{Method, Request, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use crate::Config;
+
 use super::upstream::{Upstream, page, with_status};
 use super::world::{World, all, heard, open, request, soon};
 
@@ -36,6 +38,35 @@ async fn a_slow_upstream_is_given_up() {
     let world = World::start(&[app]).await;
     assert_eq!(world.get("app.test", "/slow", &[]).await.status, StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(world.management.line("/slow").await.reason, "upstream_timeout");
+}
+
+/// A kept connection that its upstream closes in the moment it is used (RFC 9112 §9.3.1): what may be made twice is, over a
+/// new connection; what may not gets a 502.
+#[tokio::test]
+async fn a_request_that_met_a_closing_connection_is_made_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let closing = tokio::spawn(async move {
+        // Each connection answers its first request and hangs up on its second.
+        for _ in 0..4 {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            let _first = stream.read(&mut request).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            let _second = stream.read(&mut request).await.unwrap();
+        }
+    });
+    let rested = |config: &mut Config| config.upstream.rested = Duration::ZERO;
+    let world = World::start_with(&[open("app", &format!("http://{address}/"))], rested).await;
+    for path in ["/first", "/second", "/third"] {
+        assert_eq!(world.get("app.test", path, &[]).await.status, StatusCode::OK, "{path}");
+    }
+    let mut client = world.http1("app.test").await;
+    let post = client.send_request(request(Method::POST, "app.test", "/post", &[], "x")).await.unwrap();
+    assert_eq!(heard(post).await.status, StatusCode::BAD_GATEWAY);
+    assert_eq!(world.get("app.test", "/last", &[]).await.status, StatusCode::OK);
+    drop(world);
+    soon(closing).await.unwrap();
 }
 
 #[tokio::test]

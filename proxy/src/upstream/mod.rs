@@ -4,4 +4,4 @@ mod connect;
 mod pool;
 
 pub(crate) use connect::Connector;
-pub(crate) use pool::{Lease, Pool};
+pub(crate) use pool::{Lease, Pool, Used};

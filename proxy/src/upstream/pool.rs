@@ -50,7 +50,9 @@ impl Pool {
         if kept.is_empty() {
             idle.remove(&upstream.key);
         }
-        (found.since.elapsed() < self.limits.idle_timeout).then(|| self.lease(upstream, found.sender, true))
+        let idle = found.since.elapsed();
+        let used = if idle < self.limits.rested { Used::Now } else { Used::Rested };
+        (idle < self.limits.idle_timeout).then(|| self.lease(upstream, found.sender, used))
     }
 
     /// A new connection, reached within `patience`.
@@ -70,7 +72,7 @@ impl Pool {
                 tracing::trace!(%error, "upstream connection ended");
             }
         });
-        Ok(self.lease(upstream, sender, false))
+        Ok(self.lease(upstream, sender, Used::Never))
     }
 
     /// Closes what has been idle for too long.
@@ -85,8 +87,8 @@ impl Pool {
         self.kept.set(left);
     }
 
-    fn lease(self: &Rc<Self>, upstream: &Arc<Upstream>, sender: http1::SendRequest<Upload>, reused: bool) -> Lease {
-        Lease { pool: Rc::clone(self), upstream: Arc::clone(upstream), sender, reused }
+    fn lease(self: &Rc<Self>, upstream: &Arc<Upstream>, sender: http1::SendRequest<Upload>, used: Used) -> Lease {
+        Lease { pool: Rc::clone(self), upstream: Arc::clone(upstream), sender, used }
     }
 
     fn keep(&self, key: &UpstreamKey, sender: http1::SendRequest<Upload>) {
@@ -110,8 +112,18 @@ pub(crate) struct Lease {
     pool: Rc<Pool>,
     upstream: Arc<Upstream>,
     pub(crate) sender: http1::SendRequest<Upload>,
-    /// Whether other requests have used it before.
-    pub(crate) reused: bool,
+    pub(crate) used: Used,
+}
+
+/// When a connection was used before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Used {
+    /// It is new.
+    Never,
+    /// A moment ago.
+    Now,
+    /// So long ago that the upstream may be closing it.
+    Rested,
 }
 
 impl Lease {
