@@ -83,10 +83,10 @@ pub(crate) mod tests {
 
     use super::*;
 
-    pub(crate) fn line(id: &str, path: &str) -> AccessLogLine {
+    pub(crate) fn line(id: u64, path: &str) -> AccessLogLine {
         AccessLogLine {
             timestamp: SystemTime::UNIX_EPOCH,
-            id: RequestId::parse(id).expect("id"),
+            id: RequestId::new(0, id),
             account: None,
             service: None,
             host: None,
@@ -109,13 +109,13 @@ pub(crate) mod tests {
         let closing = CancellationToken::new();
         let (lines, mut queue) = Queue::new(closing.clone());
         for _ in 0..2_500 {
-            lines.try_send(line("r1", "/")).expect("room");
+            lines.try_send(line(1, "/")).expect("room");
         }
         for expected in [1_000, 1_000, 500] {
             assert_eq!(queue.next().await.map(|batch| batch.len()), Some(expected));
         }
         for _ in 0..40 {
-            lines.try_send(line("r1", &"x".repeat(100_000))).expect("room");
+            lines.try_send(line(1, &"x".repeat(100_000))).expect("room");
         }
         closing.cancel();
         let mut got = 0;
@@ -132,7 +132,7 @@ pub(crate) mod tests {
     async fn a_cancelled_wait_loses_nothing() {
         let (lines, mut queue) = Queue::new(CancellationToken::new());
         for number in 0..50 {
-            lines.try_send(line("r1", &number.to_string())).expect("room");
+            lines.try_send(line(1, &number.to_string())).expect("room");
             tokio::select! {
                 biased;
                 batch = queue.next() => assert!(batch.is_none(), "too early"),

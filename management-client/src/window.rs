@@ -75,6 +75,8 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
+    use postern_model::RequestId;
+
     use super::*;
     use crate::queue::tests::line;
 
@@ -107,7 +109,7 @@ mod tests {
             for happens in history {
                 match happens {
                     Happens::Push(lines) if window.has_room() => {
-                        window.push((pushed..pushed + u64::from(lines)).map(|n| line(&n.to_string(), "/")).collect());
+                        window.push((pushed..pushed + u64::from(lines)).map(|n| line(n, "/")).collect());
                         pushed += u64::from(lines);
                     }
                     Happens::Push(_) => {}
@@ -128,7 +130,7 @@ mod tests {
             }
             let waiting: Vec<_> = window.take_lines().into_iter().map(|line| line.id.to_string()).collect();
             prop_assert_eq!(accepted + waiting.len(), usize::try_from(pushed).expect("small"));
-            let expected: Vec<_> = (accepted as u64..pushed).map(|n| n.to_string()).collect();
+            let expected: Vec<_> = (accepted as u64..pushed).map(|n| RequestId::new(0, n).to_string()).collect();
             prop_assert_eq!(waiting, expected);
         }
     }

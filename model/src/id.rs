@@ -57,15 +57,43 @@ id!(
     ProxyId,
     "a proxy id"
 );
-id!(
-    /// One request, as the access log and the error pages name it.
-    RequestId,
-    "a request id"
-);
+/// One request, as the access log and the error pages name it: which process, and which of its requests. Written as 20 letters
+/// and digits, as NetBird's; made for every request, so it is text only where somebody reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RequestId(u128);
+
+impl RequestId {
+    /// The low 48 bits of `process` and the low 52 of `number`.
+    #[must_use]
+    pub fn new(process: u64, number: u64) -> Self {
+        let low = |value: u64, bits: u32| u128::from(value & ((1 << bits) - 1));
+        Self(low(process, 48) << 52 | low(number, 52))
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        let mut text = [0; 20];
+        for place in text.iter_mut().rev() {
+            *place = b"0123456789abcdefghijklmnopqrstuv"[(rest & 31) as usize];
+            rest >>= 5;
+        }
+        f.write_str(std::str::from_utf8(&text).expect("the alphabet is ASCII"))
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_id_names_its_process_first() {
+        let (one, two, other) = (RequestId::new(7, 1), RequestId::new(7, 2), RequestId::new(8, 1));
+        assert_eq!((one.to_string().len(), &one.to_string()[..9]), (20, &two.to_string()[..9]));
+        assert_ne!(one.to_string(), two.to_string());
+        assert_ne!(one.to_string()[..10], other.to_string()[..10]);
+    }
 
     #[test]
     fn an_id_is_one_plain_word() {

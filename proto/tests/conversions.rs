@@ -302,7 +302,7 @@ fn a_verdict_travels() {
 fn a_log_line_says_what_netbird_expects() {
     let line = AccessLogLine {
         timestamp: SystemTime::UNIX_EPOCH + Duration::from_millis(1_500),
-        id: RequestId::parse("r1").expect("id"),
+        id: RequestId::new(1, 1),
         account: None,
         service: Some(service()),
         host: HostName::parse("app.example.com").ok(),
@@ -320,7 +320,7 @@ fn a_log_line_says_what_netbird_expects() {
     };
     let expected = wire::AccessLog {
         timestamp: Some(prost_types::Timestamp { seconds: 1, nanos: 500_000_000 }),
-        log_id: "r1".into(),
+        log_id: RequestId::new(1, 1).to_string(),
         service_id: "svc-1".into(),
         host: "app.example.com".into(),
         path: "/x".into(),

@@ -55,11 +55,11 @@ impl Pulse {
     }
 
     /// The last byte of an answer is handed over.
-    pub(crate) fn exchange_closed(&self) {
+    pub(crate) fn exchange_closed(&self, now: Instant) {
         let left = self.open.load(Relaxed).saturating_sub(1);
         self.open.store(left, Relaxed);
         if left == 0 {
-            self.idle_since.store(self.now(), Relaxed);
+            self.idle_since.store(self.at(now), Relaxed);
         }
     }
 
@@ -98,7 +98,11 @@ impl Pulse {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(NEVER - 1)
+        self.at(Instant::now())
+    }
+
+    fn at(&self, now: Instant) -> u64 {
+        u64::try_from((now - self.born).as_millis()).unwrap_or(NEVER - 1)
     }
 }
 

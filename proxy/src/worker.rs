@@ -84,7 +84,7 @@ impl Drop for Place {
     }
 }
 
-/// Makes request ids: 48 bits of this process, then a number, in base 32. They name requests, they guard nothing.
+/// Makes request ids: this process, then a number. They name requests, they guard nothing.
 #[derive(Debug)]
 pub(crate) struct RequestIds {
     process: u64,
@@ -93,34 +93,10 @@ pub(crate) struct RequestIds {
 
 impl RequestIds {
     pub(crate) fn new() -> Self {
-        Self { process: rand::random::<u64>() >> 16, next: AtomicU64::new(0) }
+        Self { process: rand::random(), next: AtomicU64::new(0) }
     }
 
-    /// 20 characters, as NetBird's.
     pub(crate) fn next(&self) -> RequestId {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut rest = (u128::from(self.process) << 52) | u128::from(number & ((1 << 52) - 1));
-        let mut text = [0; 20];
-        for place in text.iter_mut().rev() {
-            *place = b"0123456789abcdefghijklmnopqrstuv"[(rest & 31) as usize];
-            rest >>= 5;
-        }
-        let text = std::str::from_utf8(&text).expect("the alphabet is ASCII");
-        RequestId::parse(text).expect("20 letters and digits are an id")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn request_ids_differ_and_have_one_length() {
-        let ids = RequestIds::new();
-        let (first, second) = (ids.next(), ids.next());
-        assert_ne!(first, second);
-        assert_eq!((first.as_str().len(), second.as_str().len()), (20, 20));
-        assert_eq!(first.as_str()[..9], second.as_str()[..9]);
-        assert_ne!(first.as_str()[..9], RequestIds::new().next().as_str()[..9], "another process");
+        RequestId::new(self.process, self.next.fetch_add(1, Ordering::Relaxed))
     }
 }

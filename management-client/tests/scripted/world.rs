@@ -402,7 +402,7 @@ pub(crate) fn status(service: &str, state: ServiceState) -> StatusUpdate {
 pub(crate) fn line(number: usize) -> AccessLogLine {
     AccessLogLine {
         timestamp: SystemTime::UNIX_EPOCH,
-        id: RequestId::parse(&format!("r{number:08}")).expect("id"),
+        id: RequestId::new(0, number as u64),
         account: None,
         service: None,
         host: postern_model::HostName::parse("app.example.com").ok(),

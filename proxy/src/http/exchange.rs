@@ -85,8 +85,8 @@ impl Exchange {
     }
 
     /// The request's id, made when it is first needed.
-    pub(crate) fn id(&self) -> &RequestId {
-        self.id.get_or_init(|| self.conn.worker.shared.ids.next())
+    pub(crate) fn id(&self) -> RequestId {
+        *self.id.get_or_init(|| self.conn.worker.shared.ids.next())
     }
 
     /// The request has a canonical form, and came from `client`.
@@ -184,7 +184,7 @@ impl Exchange {
         let service = self.watch.route().map(|route| &route.service);
         AccessLogLine {
             timestamp: SystemTime::now(),
-            id: self.id().clone(),
+            id: self.id(),
             account: service.map(|service| service.account.clone()),
             service: service.map(|service| service.id.clone()),
             host: self.asked.get().map(|asked| asked.host.clone()),
@@ -209,8 +209,9 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 impl Drop for Exchange {
     fn drop(&mut self) {
         let worker = &self.conn.worker;
-        self.conn.pulse.exchange_closed();
-        let duration = self.started.elapsed();
+        let now = Instant::now();
+        self.conn.pulse.exchange_closed(now.into());
+        let duration = now - self.started;
         worker.metrics.request_ended(duration);
         if !self.complete.get() {
             self.because("client_gone");

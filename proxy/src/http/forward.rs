@@ -54,7 +54,7 @@ pub(crate) async fn forward(
 
     let patience = upstream.request_timeout.or(limits.response_header_timeout);
     let dial = patience.map_or(limits.dial_timeout, |patience| patience.min(limits.dial_timeout));
-    let started = Instant::now();
+    let started = flow.moved();
     let outcome = within(patience, &flow, send(&worker.pool, upstream, request, dial, &flow)).await;
     worker.metrics.backend(started.elapsed());
 
@@ -75,7 +75,7 @@ async fn send(
     patience: Duration,
     flow: &Flow,
 ) -> Result<Answer> {
-    let mut lease = match pool.take(upstream) {
+    let mut lease = match pool.take(upstream, flow.moved()) {
         Some(lease) => lease,
         None => dial(pool, upstream, patience).await?,
     };

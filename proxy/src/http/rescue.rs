@@ -49,7 +49,7 @@ fn page(words: &Words, kind: &Kind, exchange: &Exchange) -> Response<Source> {
         proxy_ok: kind.side() != Side::Proxy,
         // Whatever we answer in its place, the destination did not.
         destination_ok: false,
-        request_id: exchange.id().as_str(),
+        request_id: &exchange.id().to_string(),
     };
     let (text, media_type) = if wants_json(exchange.accept()) {
         (postern_web::error_json(&page), postern_web::JSON)

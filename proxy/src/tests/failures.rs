@@ -22,7 +22,7 @@ async fn a_dead_upstream_is_named() {
     assert!(page.body.contains("Service Unavailable") && page.header("content-security-policy").contains("'none'"));
     let line = world.management.line("/page").await;
     assert_eq!((line.status, line.reason), (502, "upstream_refused"));
-    assert!(page.body.contains(line.id.as_str()), "the page names the request");
+    assert!(page.body.contains(&line.id.to_string()), "the page names the request");
 
     let mut client = world.http1("app.test").await;
     let head = client.send_request(request(Method::HEAD, "app.test", "/head", &[], "")).await.unwrap();

@@ -39,8 +39,8 @@ impl Pool {
         &self.limits
     }
 
-    /// The connection that was used last, if one is fit for a request.
-    pub(crate) fn take(self: &Rc<Self>, upstream: &Arc<Upstream>) -> Option<Lease> {
+    /// The connection that was used last, if one is fit for a request that begins `now`.
+    pub(crate) fn take(self: &Rc<Self>, upstream: &Arc<Upstream>, now: Instant) -> Option<Lease> {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.get_mut(&upstream.key)?;
         let position = kept.iter().rposition(|idle| idle.sender.is_ready())?;
@@ -50,7 +50,7 @@ impl Pool {
         if kept.is_empty() {
             idle.remove(&upstream.key);
         }
-        let idle = found.since.elapsed();
+        let idle = now.saturating_duration_since(found.since);
         let used = if idle < self.limits.rested { Used::Now } else { Used::Rested };
         (idle < self.limits.idle_timeout).then(|| self.lease(upstream, found.sender, used))
     }

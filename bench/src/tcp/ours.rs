@@ -1,0 +1,200 @@
+//! Two of our flows back to back in one thread.
+
+use std::time::{Duration, Instant};
+
+use postern_tcp::{Buffers, Config, Flow, Header, Phase, Segment};
+
+use super::Work;
+use super::wire::{ENDS, Ends, IP, TCP, Wire, print, read};
+
+/// What a flow hands out at once.
+const MOST_AT_ONCE: usize = 64_000;
+
+/// One end.
+struct End {
+    flow: Flow,
+    ends: Ends,
+    /// Bytes of a packet; larger pieces are cut.
+    mtu: usize,
+    /// Payload of packets in a row.
+    merged: Vec<u8>,
+}
+
+impl End {
+    /// Puts what the flow has to send on the wire.
+    fn send(&mut self, wire: &mut Wire, now: Instant) {
+        while let Some(transmit) = self.flow.poll_transmit(now, MOST_AT_ONCE.min(self.most())) {
+            for (header, payload) in transmit.packets() {
+                let len = IP + TCP + header.options_len() + payload.0.len() + payload.1.len();
+                let mut packet = wire.take(len);
+                print(&mut packet, self.ends, &header, payload);
+                wire.packets.push_back(packet);
+            }
+        }
+    }
+
+    /// Takes everything on the wire; packets in a row are merged, as receive offload would.
+    fn receive(&mut self, wire: &mut Wire, now: Instant) {
+        let mut held: Option<(Header, u16)> = None;
+        while let Some(packet) = wire.packets.pop_front() {
+            let (header, offset) = read(&packet);
+            let payload = &packet[offset..];
+            let follows = held.is_some_and(|(first, _)| {
+                header.seq == first.seq.wrapping_add(self.merged.len() as u32)
+                    && header.ack == first.ack
+                    && header.window == first.window
+                    && !payload.is_empty()
+                    && !self.merged.is_empty()
+                    && !(header.syn || header.fin || header.rst || first.fin)
+            });
+            if let Some((first, packets)) = held.as_mut().filter(|_| follows) {
+                self.merged.extend_from_slice(payload);
+                first.psh |= header.psh;
+                *packets += 1;
+            } else {
+                self.flush(held.take(), now);
+                if wire.packets.is_empty() {
+                    // Nothing to merge it with.
+                    self.flow.handle_segment(&Segment::new(header, payload), now);
+                } else {
+                    self.merged.extend_from_slice(payload);
+                    held = Some((header, 1));
+                }
+            }
+            wire.give_back(packet);
+        }
+        self.flush(held, now);
+    }
+
+    fn flush(&mut self, held: Option<(Header, u16)>, now: Instant) {
+        if let Some((header, packets)) = held {
+            self.flow.handle_segment(&Segment { header, payload: &self.merged, packets }, now);
+            self.merged.clear();
+        }
+    }
+
+    fn most(&self) -> usize {
+        if self.mtu > 60_000 { self.mtu - IP - TCP } else { usize::MAX }
+    }
+}
+
+/// Two ends and the wires between them.
+struct Pair {
+    ends: [End; 2],
+    wires: [Wire; 2],
+}
+
+impl Pair {
+    /// A connection, its SYNs exchanged.
+    fn open(mtu: usize, isn: u32, wires: [Wire; 2], now: Instant) -> Self {
+        let config = Config {
+            mtu: mtu as u16,
+            buffers: Buffers { send: 1 << 20, receive: 1 << 20 },
+            time_wait: Duration::ZERO,
+            ..Config::default()
+        };
+        let mut wires = wires;
+        let mut first =
+            End { flow: Flow::connect(config.clone(), isn, now), ends: ENDS, mtu, merged: Vec::new() };
+        first.send(&mut wires[0], now);
+        let syn = wires[0].packets.pop_front().expect("a SYN");
+        let (header, _) = read(&syn);
+        wires[0].give_back(syn);
+        let flow = Flow::accept(config, &Segment::new(header, b""), !isn, now).expect("a SYN is accepted");
+        let second = End { flow, ends: ENDS.reversed(), mtu, merged: Vec::new() };
+        let mut pair = Self { ends: [first, second], wires };
+        pair.turn(now);
+        pair.turn(now);
+        pair
+    }
+
+    /// Both send and receive once.
+    fn turn(&mut self, now: Instant) {
+        let [first, second] = &mut self.ends;
+        first.send(&mut self.wires[0], now);
+        second.receive(&mut self.wires[0], now);
+        second.send(&mut self.wires[1], now);
+        first.receive(&mut self.wires[1], now);
+    }
+
+    fn handle_timeouts(&mut self, now: Instant) {
+        for end in &mut self.ends {
+            if end.flow.poll_timeout().is_some_and(|at| at <= now) {
+                end.flow.handle_timeout(now);
+            }
+        }
+    }
+}
+
+/// One end sends, the other reads.
+pub(super) fn bulk(mtu: usize, duration: Duration) -> Work {
+    let start = Instant::now();
+    let mut pair = Pair::open(mtu, 1, Default::default(), start);
+    let chunk = vec![7; 64 << 10];
+    let mut out = vec![0; 256 << 10];
+    let mut bytes = 0;
+    loop {
+        let now = Instant::now();
+        if now - start >= duration {
+            return Work { requests: 0, bytes, elapsed: now - start };
+        }
+        while pair.ends[0].flow.write(&chunk) > 0 {}
+        pair.handle_timeouts(now);
+        pair.turn(now);
+        bytes += pair.ends[1].flow.read(&mut out) as u64;
+    }
+}
+
+/// One byte there and back, again and again.
+pub(super) fn echo(mtu: usize, duration: Duration) -> Work {
+    let start = Instant::now();
+    let mut pair = Pair::open(mtu, 1, Default::default(), start);
+    let mut byte = [0; 1];
+    let mut requests = 0;
+    loop {
+        let now = Instant::now();
+        if now - start >= duration {
+            return Work { requests, bytes: 0, elapsed: now - start };
+        }
+        let [first, second] = &mut pair.ends;
+        assert_eq!(first.flow.write(&byte), 1);
+        first.send(&mut pair.wires[0], now);
+        second.receive(&mut pair.wires[0], now);
+        assert_eq!(second.flow.read(&mut byte), 1);
+        assert_eq!(second.flow.write(&byte), 1);
+        second.send(&mut pair.wires[1], now);
+        first.receive(&mut pair.wires[1], now);
+        assert_eq!(first.flow.read(&mut byte), 1);
+        pair.handle_timeouts(now);
+        requests += 1;
+    }
+}
+
+/// A connection, a kibibyte each way, the end of it, again and again.
+pub(super) fn connect_exchange_close(mtu: usize, duration: Duration) -> Work {
+    let start = Instant::now();
+    let kibibyte = [7; 1024];
+    let mut out = [0; 1024];
+    let (mut requests, mut wires) = (0u32, <[Wire; 2]>::default());
+    loop {
+        let now = Instant::now();
+        if now - start >= duration {
+            return Work { requests: requests.into(), bytes: 0, elapsed: now - start };
+        }
+        let mut pair = Pair::open(mtu, requests << 12, wires, now);
+        pair.ends[0].flow.write(&kibibyte);
+        pair.turn(now);
+        assert_eq!(pair.ends[1].flow.read(&mut out), 1024);
+        pair.ends[1].flow.write(&kibibyte);
+        pair.ends[1].flow.shutdown();
+        pair.turn(now);
+        assert_eq!(pair.ends[0].flow.read(&mut out), 1024);
+        pair.ends[0].flow.shutdown();
+        pair.turn(now);
+        pair.turn(now);
+        let phases = pair.ends.each_ref().map(|end| end.flow.phase());
+        assert!(phases.iter().all(|phase| matches!(phase, Phase::Closed | Phase::TimeWait)), "{phases:?}");
+        requests += 1;
+        wires = pair.wires;
+    }
+}
