@@ -40,7 +40,9 @@ pub(crate) fn welcome(ready: &Ready, style: &Style) -> String {
         text += &line("CA", &format!("{} (trust it in a browser to lose the warning)", file.display()));
     }
     if let Some(address) = ready.management {
-        text += &line("Management", &format!("{address} (for proxies elsewhere: {} token add NAME)", style.program));
+        let folder = quoted(&ready.data_dir.display().to_string());
+        let token = format!("{} token add NAME --data-dir {folder}", style.program);
+        text += &line("Management", &format!("{address} (for proxies elsewhere: {token})"));
     }
     if let Some(address) = ready.health {
         text += &line("Health", &format!("http://{address}/healthz"));
@@ -121,6 +123,7 @@ mod tests {
         ] {
             assert!(text.contains(&format!("{start} {line}")), "{text}");
         }
+        assert!(text.contains("postern token add NAME --data-dir '/my data'"), "{text}");
         assert!(text.contains("postern up postern.toml") && !text.contains('\x1b'));
     }
 
