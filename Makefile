@@ -10,7 +10,8 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 ## every test: units, worlds, and the binary as a user starts it
 test: packages
-	cargo build --locked -p postern-cli
+	# One build for all: another choice of packages would compile the dependencies a second time, with other features.
+	cargo build --locked --workspace --all-targets
 	POSTERN_BIN=$(TARGET)/debug/postern cargo test --locked --workspace --no-fail-fast
 
 ## formatting and clippy, both without a finding
