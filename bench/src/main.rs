@@ -19,6 +19,7 @@ mod process;
 mod report;
 mod run_folder;
 mod summary;
+mod tcp;
 
 use std::process::ExitCode;
 
@@ -39,6 +40,8 @@ struct Cli {
 enum Command {
     /// HTTPS reverse proxying on kernel sockets, against nginx.
     Http(Options),
+    /// A TCP connection of ours, both ends in one process, against smoltcp's socket.
+    Tcp(Options),
     /// nginx against itself: how far from 1 a ratio of the suite http lies by chance. Keeps no result.
     Calibrate(Options),
     /// The load of `handshake_cpu`: a new TLS connection per request. Started by the suites.
@@ -62,6 +65,10 @@ fn run(command: Command) -> Result<()> {
         Command::Http(options) => {
             release_build()?;
             http::against_nginx(options)
+        }
+        Command::Tcp(options) => {
+            release_build()?;
+            tcp::against_smoltcp(options)
         }
         Command::Calibrate(options) => {
             release_build()?;

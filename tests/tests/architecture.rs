@@ -14,6 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("web", &["proxy", "management-server"]),
     ("certs", &["proxy", "management-server", "cli"]),
     ("proxy", &["cli"]),
+    ("tcp", &[]),
     ("management-client", &["cli"]),
     ("management-server", &["cli"]),
     ("cli", &[]),
@@ -32,7 +33,7 @@ const HOMES: &[(&str, &[&str])] = &[
 ];
 
 /// Crates without a runtime in them.
-const PURE: &[&str] = &["model", "web"];
+const PURE: &[&str] = &["model", "tcp", "web"];
 const RUNTIMES: &[&str] = &["tokio", "hyper", "tonic", "socket2"];
 
 #[test]

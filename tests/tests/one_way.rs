@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const CRATES: &[&str] =
-    &["auth", "certs", "cli", "management-client", "management-server", "model", "proto", "proxy", "web"];
+    &["auth", "certs", "cli", "management-client", "management-server", "model", "proto", "proxy", "tcp", "web"];
 
 #[test]
 fn files_depend_on_each_other_one_way() {

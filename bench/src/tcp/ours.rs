@@ -94,8 +94,7 @@ impl Pair {
             ..Config::default()
         };
         let mut wires = wires;
-        let mut first =
-            End { flow: Flow::connect(config.clone(), isn, now), ends: ENDS, mtu, merged: Vec::new() };
+        let mut first = End { flow: Flow::connect(config.clone(), isn, now), ends: ENDS, mtu, merged: Vec::new() };
         first.send(&mut wires[0], now);
         let syn = wires[0].packets.pop_front().expect("a SYN");
         let (header, _) = read(&syn);

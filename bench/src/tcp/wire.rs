@@ -133,7 +133,8 @@ pub(super) fn read(packet: &[u8]) -> (postern_tcp::Header, usize) {
             TcpOption::WindowScale(scale) => header.window_scale = Some(scale),
             TcpOption::SackPermitted => header.sack_permitted = true,
             TcpOption::SackRange(ranges) => header.sack = ranges.into_iter().flatten().collect(),
-            TcpOption::EndOfList | TcpOption::NoOperation | TcpOption::TimeStamp { .. } | TcpOption::Unknown { .. } => {}
+            TcpOption::EndOfList | TcpOption::NoOperation | TcpOption::TimeStamp { .. } | TcpOption::Unknown { .. } => {
+            }
         }
         if rest.is_empty() {
             break;

@@ -1,0 +1,412 @@
+//! The state machine of a connection (RFC 9293): what a segment, a deadline and an abort do to it, and what leaves next.
+
+use crate::admission::{Position, Verdict, admit};
+use crate::clock::{Duration, Instant};
+use crate::config::Config;
+use crate::counters::{Counters, Ignored};
+use crate::owed::Owed;
+use crate::recv::{Arrival, Receiver};
+use crate::segment::{Header, Segment, Transmit};
+use crate::send::{Judgement, Piece, Report, Sender};
+use crate::state::{Error, Phase};
+use crate::terms::{self, Terms};
+use crate::time_wait::{Straggler, TimeWait};
+
+/// Both directions of a connection, and what binds them.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) config: Config,
+    /// When it began, for callers.
+    began: std::time::Instant,
+    stage: Stage,
+    /// What the peer's SYN said; `None` before it.
+    terms: Option<Terms>,
+    pub(crate) sender: Sender,
+    pub(crate) receiver: Receiver,
+    pub(crate) owed: Owed,
+    alive: Alive,
+    /// Our FIN was sent after the peer's had arrived: the peer waits, not we.
+    closed_second: bool,
+    pub(crate) error: Option<Error>,
+    pub(crate) counters: Counters,
+}
+
+/// Where a connection stands. Of the eleven states of RFC 9293, those that follow from what was sent and acknowledged are
+/// not stored: see [`Connection::phase`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    SynSent,
+    SynReceived,
+    Open,
+    TimeWait(TimeWait),
+    Closed,
+}
+
+/// When the peer was heard last, and how often it has been asked since.
+#[derive(Debug)]
+struct Alive {
+    heard: Instant,
+    asked: u8,
+}
+
+impl Connection {
+    pub(crate) fn new(config: Config, isn: u32, stage: Stage, began: std::time::Instant) -> Self {
+        let now = Instant::START;
+        Self {
+            began,
+            stage,
+            terms: None,
+            sender: Sender::new(&config, isn, now),
+            receiver: Receiver::new(config.buffers.receive),
+            owed: Owed::default(),
+            alive: Alive { heard: now, asked: 0 },
+            closed_second: false,
+            error: None,
+            counters: Counters::default(),
+            config,
+        }
+    }
+
+    /// A caller's moment. One before the beginning is the beginning.
+    pub(crate) fn inside(&self, at: std::time::Instant) -> Instant {
+        Instant::START + at.duration_since(self.began).into()
+    }
+
+    /// A moment for the caller.
+    pub(crate) fn outside(&self, at: Instant) -> std::time::Instant {
+        self.began + at.duration_since(Instant::START).into()
+    }
+
+    /// Takes a segment.
+    pub(crate) fn handle_segment(&mut self, segment: &Segment<'_>, now: Instant) {
+        match self.stage {
+            Stage::SynSent => self.handle_in_syn_sent(segment, now),
+            Stage::SynReceived if segment.header.syn && !segment.header.rst => self.handle_syn_again(segment, now),
+            Stage::SynReceived | Stage::Open => self.handle_synchronised(segment, now),
+            Stage::TimeWait(wait) => match wait.handle_segment(segment) {
+                Straggler::Answer(_) if self.owed.may_answer(now) => self.owed.ack_now(),
+                Straggler::Answer(_) | Straggler::Nothing | Straggler::Reopen { .. } => {}
+            },
+            Stage::Closed => self.counters.ignore(Ignored::Closed),
+        }
+        self.settle(now);
+    }
+
+    /// Lets every due deadline happen.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        match self.stage {
+            Stage::Closed => return,
+            Stage::TimeWait(wait) => {
+                if self.inside(wait.until()) <= now {
+                    self.stage = Stage::Closed;
+                    self.owed.clear();
+                }
+                return;
+            }
+            Stage::SynSent | Stage::SynReceived | Stage::Open => {}
+        }
+        self.owed.handle_timeout(now);
+        if self.sender.handle_timeout(now) {
+            self.owed.ask();
+        }
+        if self.keep_alive_at().is_some_and(|at| at <= now) {
+            self.alive.asked += 1;
+            self.owed.ask();
+            if self.config.keep_alive.is_some_and(|keep| self.alive.asked > keep.probes) {
+                return self.fail(Error::TimedOut);
+            }
+        }
+        if self.sender.expiry(self.config.patience.into()).is_some_and(|at| at <= now) {
+            self.fail(Error::TimedOut);
+        }
+    }
+
+    /// What leaves next.
+    pub(crate) fn poll_transmit(&mut self, now: Instant, max: usize) -> Option<Transmit<'_>> {
+        if let Some(header) = self.owed.take_reset() {
+            return Some(self.bare(header));
+        }
+        match self.stage {
+            Stage::Closed => return None,
+            Stage::TimeWait(_) => return self.owed.acks_now().then(|| self.acknowledgement()),
+            Stage::SynSent | Stage::SynReceived | Stage::Open => {}
+        }
+        if self.stage == Stage::Open {
+            if self.owed.take_question() {
+                let seq = self.sender.question_seq();
+                let header = Header { seq, ..self.header() };
+                return Some(self.bare(header));
+            }
+            // SACK blocks do not fit beside a full payload: they travel alone, and first.
+            if self.owed.acks_now() && self.receiver.has_sack() {
+                return Some(self.acknowledgement());
+            }
+        }
+        let fin_sent = self.sender.fin_sent();
+        if let Some(piece) = self.sender.poll(max, now) {
+            self.closed_second |= piece.fin && !fin_sent && self.receiver.finished();
+            return Some(self.data(piece));
+        }
+        (self.owed.acks_now() && self.stage == Stage::Open).then(|| self.acknowledgement())
+    }
+
+    /// The next deadline.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Closed => None,
+            Stage::TimeWait(wait) => Some(self.inside(wait.until())),
+            Stage::SynSent | Stage::SynReceived | Stage::Open => {
+                let expiry = self.sender.expiry(self.config.patience.into());
+                [self.owed.deadline(), self.sender.deadline(), expiry, self.keep_alive_at()].into_iter().flatten().min()
+            }
+        }
+    }
+
+    /// Ends the connection at once.
+    pub(crate) fn abort(&mut self) {
+        match self.stage {
+            // Nobody knows of it, or everybody knows that it is over.
+            Stage::SynSent | Stage::TimeWait(_) | Stage::Closed => self.owed.clear(),
+            Stage::SynReceived | Stage::Open => self.send_reset(),
+        }
+        self.end(Error::Aborted);
+    }
+
+    /// The state of the connection.
+    pub(crate) fn phase(&self) -> Phase {
+        match self.stage {
+            Stage::SynSent => Phase::SynSent,
+            Stage::SynReceived => Phase::SynReceived,
+            Stage::TimeWait(_) => Phase::TimeWait,
+            Stage::Closed => Phase::Closed,
+            Stage::Open => match (self.sender.fin_sent(), self.sender.finished(), self.receiver.finished()) {
+                (false, _, false) => Phase::Established,
+                (false, _, true) => Phase::CloseWait,
+                (true, false, false) => Phase::FinWait1,
+                (true, true, false) => Phase::FinWait2,
+                (true, _, true) if self.closed_second => Phase::LastAck,
+                (true, _, true) => Phase::Closing,
+            },
+        }
+    }
+
+    /// Cuts by another size of packets from now on, and again what is on its way in larger ones.
+    pub(crate) fn set_mtu(&mut self, mtu: u16, now: Instant) {
+        self.config.mtu = mtu;
+        let mss = self.config.family.payload(mtu).min(self.terms.map_or(usize::MAX, |terms| terms.mss));
+        if mss < self.sender.mss() {
+            self.sender.shrink(mss, now);
+        } else {
+            self.sender.set_mss(mss);
+        }
+    }
+
+    /// In TIME-WAIT, what has to be kept.
+    pub(crate) fn time_wait(&self) -> Option<TimeWait> {
+        match self.stage {
+            Stage::TimeWait(wait) => Some(wait),
+            Stage::SynSent | Stage::SynReceived | Stage::Open | Stage::Closed => None,
+        }
+    }
+
+    /// The application has read so much that the peer should know.
+    pub(crate) fn announce_window(&mut self) {
+        if self.stage == Stage::Open {
+            self.owed.ack_now();
+        }
+    }
+
+    /// Whether nothing more is sent or received.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::TimeWait(_) | Stage::Closed)
+    }
+
+    fn handle_in_syn_sent(&mut self, segment: &Segment<'_>, now: Instant) {
+        let header = &segment.header;
+        let ack = header.ack.map(|ack| self.sender.judge(ack));
+        match (header.rst, ack) {
+            (true, Some(Judgement::Good(1))) => self.end(Error::Refused),
+            (true, _) => self.counters.ignore(Ignored::BlindReset),
+            (false, Some(Judgement::Good(0) | Judgement::Unsent | Judgement::TooOld)) => {
+                self.answer_with_reset(segment, now);
+            }
+            (false, None | Some(Judgement::Good(_))) if header.fin || !header.syn => {
+                self.counters.ignore(Ignored::BadFlags);
+            }
+            (false, None) => {
+                self.synchronise(header);
+                self.stage = Stage::SynReceived;
+                self.sender.repeat_syn(now);
+            }
+            (false, Some(Judgement::Good(ack))) => {
+                self.synchronise(header);
+                self.open(segment, 0, ack, now);
+                self.owed.ack_now();
+            }
+        }
+    }
+
+    /// A SYN while ours is not acknowledged: the peer's again, or its half of a simultaneous open.
+    fn handle_syn_again(&mut self, segment: &Segment<'_>, now: Instant) {
+        let header = &segment.header;
+        let ack = header.ack.map(|ack| self.sender.judge(ack));
+        match (self.receiver.offset(header.seq), ack) {
+            (0, Some(Judgement::Good(ack @ 1..))) if !header.fin => {
+                self.open(segment, 0, ack, now);
+                self.owed.ack_now();
+            }
+            (0, None) if self.owed.may_answer(now) => self.sender.repeat_syn(now),
+            _ => self.counters.ignore(Ignored::UnexpectedSyn),
+        }
+    }
+
+    fn handle_synchronised(&mut self, segment: &Segment<'_>, now: Instant) {
+        let header = &segment.header;
+        let offset = self.receiver.offset(header.seq);
+        let verdict = admit(
+            segment,
+            Position {
+                exact: offset == self.receiver.next() as i64,
+                in_window: self.receiver.in_window(offset),
+                acceptable: self.receiver.accepts(offset, segment.length()),
+                ack: header.ack.map(|ack| self.sender.judge(ack)),
+            },
+        );
+        match verdict {
+            Verdict::Take(0) => self.answer_with_reset(segment, now),
+            Verdict::Take(ack) if self.stage == Stage::SynReceived => self.open(segment, offset, ack, now),
+            Verdict::Take(ack) => self.take(segment, offset, ack, now),
+            Verdict::Reset if self.stage == Stage::SynReceived => self.end(Error::Refused),
+            Verdict::Reset => self.end(Error::Reset),
+            Verdict::Challenge(Ignored::AckOfUnsent) if self.stage == Stage::SynReceived => {
+                self.answer_with_reset(segment, now);
+            }
+            Verdict::Challenge(reason) => {
+                self.counters.ignore(reason);
+                self.owed.challenge(now);
+            }
+            Verdict::Refuse => {
+                // A repetition means that an acknowledgement was lost; anything else may be a stranger's.
+                if self.receiver.refuse(offset, segment.length(), &mut self.counters) {
+                    self.owed.ack_now();
+                } else {
+                    self.owed.challenge(now);
+                }
+            }
+            Verdict::Drop(reason) => self.counters.ignore(reason),
+        }
+    }
+
+    /// Takes the peer's SYN.
+    pub(crate) fn synchronise(&mut self, syn: &Header) {
+        let terms = Terms::of(syn, &self.config);
+        self.receiver.begin(syn.seq, terms.scale.is_some());
+        let mss = terms.mss.min(self.config.family.payload(self.config.mtu));
+        self.sender.open(mss, terms.scale.unwrap_or(0), terms.sack);
+        self.terms = Some(terms);
+    }
+
+    /// Our SYN is acknowledged.
+    fn open(&mut self, segment: &Segment<'_>, offset: i64, ack: u64, now: Instant) {
+        self.stage = Stage::Open;
+        self.sender.start();
+        self.take(segment, offset, ack, now);
+    }
+
+    /// Takes an admitted segment.
+    fn take(&mut self, segment: &Segment<'_>, offset: i64, ack: u64, now: Instant) {
+        let Segment { header, payload, packets } = segment;
+        self.alive = Alive { heard: now, asked: 0 };
+        let pure = segment.length() == 0;
+        let report = Report { ack, seq: offset, window: header.window, syn: header.syn, pure, sack: header.sack };
+        self.sender.handle_report(&report, now, &mut self.counters);
+        // What rides on a SYN comes again: RFC 9293 allows to leave it.
+        if header.syn {
+            return;
+        }
+        match self.receiver.receive(offset, payload, header.fin, &mut self.counters) {
+            Arrival::Nothing => {}
+            Arrival::InOrder => self.owed.ack_soon(*packets, now),
+            Arrival::Notable => self.owed.ack_now(),
+        }
+    }
+
+    /// Both directions may have ended.
+    fn settle(&mut self, now: Instant) {
+        if self.stage != Stage::Open || !self.sender.finished() || !self.receiver.finished() {
+            return;
+        }
+        self.stage = if self.closed_second {
+            Stage::Closed
+        } else {
+            let until = self.outside(now + self.config.time_wait.into());
+            Stage::TimeWait(TimeWait::new(self.sender.next_seq(), self.receiver.ack(), until))
+        };
+    }
+
+    fn answer_with_reset(&mut self, segment: &Segment<'_>, now: Instant) {
+        self.counters.ignore(Ignored::AckOfUnsent);
+        if let Some(reset) = Header::reset_for(segment).filter(|_| self.owed.may_answer(now)) {
+            self.owed.reset(reset);
+        }
+    }
+
+    fn send_reset(&mut self) {
+        let header = Header { rst: true, window: 0, ..self.header() };
+        self.owed.reset(header);
+    }
+
+    fn fail(&mut self, error: Error) {
+        match self.stage {
+            Stage::SynSent => self.owed.clear(),
+            Stage::SynReceived | Stage::Open | Stage::TimeWait(_) | Stage::Closed => self.send_reset(),
+        }
+        self.end(error);
+    }
+
+    fn end(&mut self, error: Error) {
+        if self.stage != Stage::Closed {
+            self.error = Some(error);
+        }
+        self.stage = Stage::Closed;
+        self.owed.clear();
+    }
+
+    fn keep_alive_at(&self) -> Option<Instant> {
+        let keep = self.config.keep_alive.filter(|_| self.stage == Stage::Open && !self.sender.is_busy())?;
+        Some(self.alive.heard + keep.idle.into() + Duration::from(keep.interval) * u32::from(self.alive.asked))
+    }
+
+    fn header(&mut self) -> Header {
+        Header {
+            seq: self.sender.next_seq(),
+            ack: Some(self.receiver.ack()),
+            window: self.receiver.offer(false),
+            ..Header::default()
+        }
+    }
+
+    fn bare(&self, header: Header) -> Transmit<'static> {
+        Transmit { header, payload: (&[], &[]), mss: self.sender.mss() }
+    }
+
+    fn acknowledgement(&mut self) -> Transmit<'static> {
+        self.owed.acked();
+        let sack = self.receiver.take_sack();
+        let wanted = self.terms.is_some_and(|terms| terms.sack);
+        let header = Header { sack: if wanted { sack } else { Default::default() }, ..self.header() };
+        self.bare(header)
+    }
+
+    fn data(&mut self, piece: Piece) -> Transmit<'_> {
+        let header = if piece.syn {
+            let ack = self.terms.map(|_| self.receiver.ack());
+            let window = self.receiver.offer(true);
+            Header { seq: piece.seq, ack, window, ..terms::offer(&self.config, self.receiver.scale(), self.terms) }
+        } else {
+            self.owed.acked();
+            Header { seq: piece.seq, fin: piece.fin, psh: piece.push, ..self.header() }
+        };
+        Transmit { header, payload: self.sender.payload(&piece), mss: self.sender.mss() }
+    }
+}

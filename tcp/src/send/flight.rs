@@ -1,0 +1,407 @@
+//! What is on its way, and what happens to it: the meeting place of scoreboard, loss detection, round-trip times, rate
+//! samples and the congestion controller.
+
+use super::delivery::Delivery;
+use super::harvest::Harvest;
+use super::pacer::Pacer;
+use super::rack::{Rack, Wait};
+use super::recovery::{End, Evidence, Recovery};
+use super::scoreboard::Scoreboard;
+use super::transmission::Delivered;
+use crate::clock::{Duration, Instant};
+use crate::config::Congestion;
+use crate::control::{Acked, Control, Controller, Sample};
+use crate::rtt::Rtt;
+
+/// Everything between being handed out and being acknowledged.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    board: Scoreboard,
+    rack: Rack,
+    recovery: Recovery,
+    rtt: Rtt,
+    delivery: Delivery,
+    control: Control,
+    pacer: Pacer,
+    mss: u64,
+    /// Timeouts in a row.
+    backoff: u32,
+    /// When the retransmission timer was started anew: by sending into an empty network, or by progress.
+    restarted: Instant,
+    /// When something was last acknowledged, or sent with nothing on its way.
+    progress: Instant,
+    /// When the last bytes were sent.
+    last_sent: Instant,
+    alarm: Option<(Alarm, Instant)>,
+    /// When loss detection wants to look again.
+    reorder: Option<Instant>,
+    probe: Option<Probe>,
+    /// Whether the peer reports what lies beyond a hole.
+    selective: bool,
+    /// Whether the controller's window was what kept us from sending last.
+    window_limited: bool,
+}
+
+/// What the one timer of a flight is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Alarm {
+    /// What may only be late is then lost (RFC 8985 section 6.2).
+    Reorder,
+    /// The last segment may be lost: ask (RFC 8985 section 7).
+    Probe,
+    /// Nothing comes back (RFC 6298).
+    Retransmit,
+}
+
+/// A tail loss probe on its way.
+#[derive(Debug, Clone, Copy)]
+struct Probe {
+    end: u64,
+    repeats: bool,
+}
+
+/// How long a peer may wait before it acknowledges a single segment: Linux's 40 ms, and some more (RFC 8985 section 7.2
+/// allows for 200, which would make the probe come after the timeout).
+const PEER_DELAY: Duration = Duration::from_millis(50);
+
+impl Flight {
+    pub(crate) fn new(which: Congestion, mss: u64, salt: u32, rtt: Option<Duration>, now: Instant) -> Self {
+        Self {
+            board: Scoreboard::default(),
+            rack: Rack::default(),
+            recovery: Recovery::default(),
+            rtt: Rtt::new(rtt),
+            delivery: Delivery::new(now),
+            control: Control::new(which, mss, salt, rtt, now),
+            pacer: Pacer::default(),
+            mss,
+            backoff: 0,
+            restarted: now,
+            progress: now,
+            last_sent: now,
+            alarm: None,
+            reorder: None,
+            probe: None,
+            selective: true,
+            window_limited: false,
+        }
+    }
+
+    pub(crate) fn board(&self) -> &Scoreboard {
+        &self.board
+    }
+
+    pub(crate) fn rtt(&self) -> &Rtt {
+        &self.rtt
+    }
+
+    /// The congestion window in bytes.
+    pub(crate) fn window(&self) -> u64 {
+        self.control.window()
+    }
+
+    /// The pacing rate in bytes per second.
+    pub(crate) fn rate(&self) -> Option<u64> {
+        self.control.rate()
+    }
+
+    pub(crate) fn set_mss(&mut self, mss: u64) {
+        self.mss = mss;
+        self.control.set_mss(mss);
+    }
+
+    /// Since when nothing has moved although something is on its way.
+    pub(crate) fn stalled_since(&self) -> Option<Instant> {
+        (!self.board.is_empty()).then_some(self.progress)
+    }
+
+    /// How many bytes the window and the pacing allow to leave now.
+    pub(crate) fn allowance(&mut self, now: Instant) -> u64 {
+        let window = self.control.window().saturating_sub(self.board.in_flight());
+        // A full segment is not held back for a few bytes of window, and none goes out in slivers.
+        let window = if window < self.mss && self.board.in_flight() > 0 { 0 } else { window.max(self.mss) };
+        self.window_limited = window == 0;
+        match self.pacer.allowance(self.control.rate(), self.mss, now) {
+            Some(0) => 0,
+            // The pacer makes up for what is more than its share.
+            Some(paced) => window.min(paced.max(self.mss)),
+            None => window,
+        }
+    }
+
+    /// When pacing allows more.
+    pub(crate) fn pacing_deadline(&self) -> Option<Instant> {
+        self.pacer.deadline()
+    }
+
+    /// There is nothing to send.
+    pub(crate) fn app_limited(&mut self) {
+        if self.board.in_flight() < self.control.window() && self.board.first_lost().is_none() {
+            self.delivery.app_limited(self.board.in_flight());
+        }
+    }
+
+    /// Records that `start..end` leaves now.
+    pub(crate) fn sent(&mut self, start: u64, end: u64, now: Instant) {
+        if self.board.is_empty() {
+            (self.restarted, self.progress) = (now, now);
+            self.delivery.restart(now);
+            self.control.on_restart(now);
+        }
+        self.board.sent(start, end, now, self.delivery.snapshot());
+        self.pacer.sent(end - start, self.control.rate(), now);
+        self.last_sent = now;
+        self.arm();
+    }
+
+    /// `start..end` leaves now as a tail loss probe.
+    pub(crate) fn sent_probe(&mut self, start: u64, end: u64, now: Instant) {
+        self.probe = Some(Probe { end, repeats: start < self.board.end() });
+        self.restarted = now;
+        self.sent(start, end, now);
+    }
+
+    /// Evaluates an acknowledgement: everything before `ack` and each of `blocks` has arrived. `repeated` is how many bytes a
+    /// DSACK reports. Returns whether it brought anything.
+    pub(crate) fn acknowledge(&mut self, ack: u64, blocks: &[(u64, u64)], repeated: u64, now: Instant) -> bool {
+        let was_in_flight = self.board.in_flight();
+        let progress = ack > self.board.start();
+        let opening = self.board.start() == 0;
+        let harvest = self.harvest(ack, blocks, now);
+        if harvest.bytes == 0 && !progress && repeated == 0 {
+            return false;
+        }
+        self.delivery.deliver(harvest.bytes, now);
+        let rtt = self.take_rtt(&harvest, now);
+        let sample = harvest.newest.filter(|_| !opening);
+        let sample = sample.and_then(|newest| self.delivery.sample(&newest, self.rtt.least(), now));
+        if progress {
+            (self.restarted, self.progress) = (now, now);
+            self.backoff = 0;
+        }
+        if repeated > 0 {
+            self.rack.repeated(&self.board);
+        }
+        self.conclude_probe(ack, &harvest, repeated, now);
+        let evidence = Evidence { mistaken: harvest.evidence.mistaken + repeated, ..harvest.evidence };
+        self.conclude_recovery(evidence, now);
+        let lost = self.detect(now);
+        if !opening {
+            self.teach(was_in_flight, harvest.bytes, lost, rtt, sample, now);
+        }
+        self.arm();
+        true
+    }
+
+    /// The deadline of the timer.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.alarm.map(|(_, at)| at)
+    }
+
+    /// Lets the timer ring if it is due. Returns what for; the caller sends the probe.
+    pub(crate) fn ring(&mut self, now: Instant) -> Option<Alarm> {
+        let (alarm, _) = self.alarm.filter(|(_, at)| *at <= now)?;
+        self.alarm = None;
+        match alarm {
+            Alarm::Reorder => {
+                self.detect(now);
+                self.arm();
+            }
+            Alarm::Probe => {}
+            Alarm::Retransmit => self.time_out(now),
+        }
+        Some(alarm)
+    }
+
+    /// No probe could be sent: the timeout it is.
+    pub(crate) fn skip_probe(&mut self) {
+        self.probe = Some(Probe { end: self.board.end(), repeats: false });
+        self.arm();
+    }
+
+    /// The peer does not report what lies beyond a hole, so that loss shows in what it repeats (RFC 5681 section 3.2).
+    pub(crate) fn without_sack(&mut self) {
+        self.selective = false;
+    }
+
+    /// The first segment is lost, by the third repetition of an acknowledgement, or because one in the middle of a recovery
+    /// went no further (RFC 6582).
+    pub(crate) fn lose_first(&mut self, now: Instant) {
+        let first = self.board.start();
+        let lost = self.board.lose(first, first + self.mss);
+        if first > 0 {
+            self.lose(lost, now);
+        }
+        self.arm();
+    }
+
+    /// Whether a loss is being repaired.
+    pub(crate) fn recovering(&self) -> bool {
+        self.recovery.under_way()
+    }
+
+    /// The path has carried fewer bytes than was thought: what is on its way in larger pieces will not arrive.
+    pub(crate) fn shrink(&mut self, mss: u64, now: Instant) {
+        self.set_mss(mss);
+        let lost = self.board.lose(self.board.start(), self.board.end());
+        if lost > 0 {
+            self.restarted = now;
+        }
+        self.arm();
+    }
+
+    pub(crate) fn release_idle_memory(&mut self) {
+        self.board.release_idle_memory();
+    }
+
+    fn harvest(&mut self, ack: u64, blocks: &[(u64, u64)], now: Instant) -> Harvest {
+        let mut harvest = Harvest::default();
+        let (rack, rtt) = (&mut self.rack, &self.rtt);
+        let mut reap = |delivered: Delivered| {
+            rack.delivered(&delivered, rtt, now);
+            harvest.add(&delivered, rtt.least(), now);
+        };
+        self.board.acknowledge(ack, &mut reap);
+        for &(left, right) in blocks {
+            self.board.sack(left.max(ack), right, &mut reap);
+        }
+        harvest
+    }
+
+    /// A round-trip time, unless it is unknown which transmission was acknowledged (Karn).
+    fn take_rtt(&mut self, harvest: &Harvest, now: Instant) -> Option<Duration> {
+        let newest = harvest.newest.filter(|newest| !newest.resent)?;
+        let rtt = now.duration_since(newest.transmission?.at);
+        self.rtt.sample(rtt, now);
+        Some(rtt)
+    }
+
+    /// A probe that repeated the last segment has hidden its loss: the controller should know (RFC 8985 section 7.4).
+    fn conclude_probe(&mut self, ack: u64, harvest: &Harvest, repeated: u64, now: Instant) {
+        let Some(probe) = self.probe.filter(|probe| ack >= probe.end) else { return };
+        self.probe = None;
+        let needed = repeated == 0 && harvest.evidence.mistaken == 0;
+        if probe.repeats && needed && !self.recovering() {
+            self.control.on_loss(self.board.in_flight(), now);
+            self.control.on_repaired(now);
+        }
+    }
+
+    fn conclude_recovery(&mut self, evidence: Evidence, now: Instant) {
+        match self.recovery.progressed(evidence, self.board.start()) {
+            None => {}
+            Some(End::Repaired) => {
+                self.rack.recovered();
+                self.control.on_repaired(now);
+            }
+            Some(End::Mistake) => {
+                self.board.revive();
+                self.control.on_mistake(now);
+            }
+        }
+    }
+
+    fn detect(&mut self, now: Instant) -> u64 {
+        let wait = self.wait();
+        let (lost, reorder) = self.rack.detect(&mut self.board, wait, now);
+        self.reorder = reorder;
+        self.lose(lost, now);
+        lost
+    }
+
+    fn lose(&mut self, lost: u64, now: Instant) {
+        if lost == 0 {
+            return;
+        }
+        self.delivery.lose(lost);
+        if self.recovery.lost(lost, self.board.end()) {
+            self.control.on_loss(self.board.in_flight(), now);
+        }
+    }
+
+    fn teach(
+        &mut self,
+        was_in_flight: u64,
+        bytes: u64,
+        lost: u64,
+        rtt: Option<Duration>,
+        sample: Option<Sample>,
+        now: Instant,
+    ) {
+        self.control.on_ack(&Acked {
+            now,
+            bytes,
+            delivered: self.delivery.delivered(),
+            was_in_flight,
+            in_flight: self.board.in_flight(),
+            lost,
+            rtt,
+            smoothed: self.rtt.smoothed().unwrap_or_default(),
+            sample,
+            recovering: self.recovering(),
+            window_limited: self.window_limited,
+        });
+    }
+
+    fn time_out(&mut self, now: Instant) {
+        let rto = self.rtt.timeout(self.backoff);
+        self.backoff += 1;
+        self.restarted = now;
+        (self.probe, self.reorder) = (None, None);
+        if self.board.reneged() {
+            self.board.forget_sacks();
+        }
+        let wait = self.wait();
+        let lost = self.rack.detect_at_timeout(&mut self.board, wait, rto, now);
+        // A SYN that nobody answers says nothing about how much the path can carry.
+        if self.board.start() > 0 {
+            self.delivery.lose(lost);
+            self.recovery.timed_out(lost, self.board.end());
+            self.control.on_timeout(self.board.in_flight(), now);
+        }
+        self.arm();
+    }
+
+    /// The order of RFC 8985: what may be late, then the probe, then the timeout.
+    fn arm(&mut self) {
+        if self.board.is_empty() {
+            (self.alarm, self.reorder) = (None, None);
+            return;
+        }
+        if let Some(at) = self.reorder {
+            self.alarm = Some((Alarm::Reorder, at));
+            return;
+        }
+        let timeout = self.restarted + self.rtt.timeout(self.backoff);
+        self.alarm = Some(match self.probe_timeout() {
+            Some(probe) if probe < timeout => (Alarm::Probe, probe),
+            Some(_) | None => (Alarm::Retransmit, timeout),
+        });
+    }
+
+    /// When to probe for a lost tail (RFC 8985 section 7.2); `None` if there is nothing to learn from that.
+    fn probe_timeout(&self) -> Option<Instant> {
+        let quiet = !self.recovering() && self.probe.is_none() && self.board.sacked() == 0 && self.selective;
+        let (smoothed, _) = self.rtt.smoothed().zip(self.rtt.least()).filter(|_| quiet)?;
+        let single = self.board.in_flight() <= self.mss;
+        let patience = if single { PEER_DELAY } else { Duration::from_millis(2) };
+        Some(self.last_sent.max(self.restarted) + smoothed * 2 + patience)
+    }
+
+    fn wait(&self) -> Wait {
+        Wait {
+            mss: self.mss,
+            recovering: self.recovering(),
+            least: self.rtt.least().unwrap_or_default(),
+            smoothed: self.rtt.smoothed().unwrap_or_default(),
+        }
+    }
+
+    /// Checks what must always hold; for tests.
+    #[cfg(any(test, feature = "world"))]
+    pub(crate) fn audit(&self) {
+        self.board.audit();
+        assert!(self.board.is_empty() || self.alarm.is_some(), "something is on its way and nobody waits for it");
+        assert!(!self.recovering() || !self.board.is_empty(), "a recovery outlives what it repairs");
+    }
+}

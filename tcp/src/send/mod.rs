@@ -1,0 +1,415 @@
+//! The sending half: what the application has written, and which piece of it leaves next.
+//!
+//! [`Flight`](flight::Flight) knows what is on its way and how much more may be; this file decides what that is: a repair, a
+//! probe, new data, the FIN.
+
+mod delivery;
+mod flight;
+mod harvest;
+mod pacer;
+mod peer;
+mod rack;
+mod recovery;
+mod report;
+mod scoreboard;
+mod transmission;
+
+use crate::clock::{Duration, Instant};
+use crate::config::Config;
+use crate::counters::{Counters, Ignored};
+use crate::ring::Ring;
+use crate::seq::Numbering;
+use flight::{Alarm, Flight};
+use peer::PeerWindow;
+use report::Sacked;
+pub(crate) use report::{Judgement, Report};
+
+/// Our stream. Offsets count from our SYN, which is 0; the first byte is 1 and the FIN one past the last.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    numbering: Numbering,
+    ring: Ring,
+    /// One past the last byte written: where the FIN goes.
+    end: u64,
+    shut: bool,
+    opened: bool,
+    mss: usize,
+    flight: Flight,
+    peer: PeerWindow,
+    buffer: Buffer,
+    stuck: Option<Stuck>,
+    /// A tail loss probe is due.
+    probe: bool,
+    /// Acknowledgements in a row that brought nothing, from a peer without SACK.
+    duplicates: u32,
+    selective: bool,
+}
+
+/// How much the application may write ahead.
+#[derive(Debug)]
+struct Buffer {
+    size: u64,
+    limit: u64,
+}
+
+/// There is something to send, nothing on its way, and the peer's window is closed, or open by a sliver (RFC 9293 section
+/// 3.8.6.1).
+#[derive(Debug, Clone, Copy)]
+struct Stuck {
+    ask_at: Instant,
+    /// Since when the peer has not answered.
+    asked: Option<Instant>,
+    tries: u32,
+    /// The sliver is used now.
+    force: bool,
+}
+
+/// What leaves next, in stream offsets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) seq: u32,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) syn: bool,
+    pub(crate) fin: bool,
+    pub(crate) push: bool,
+}
+
+/// What a first flight needs, and what an application writes before it looks again.
+const FIRST_BUFFER: u64 = 64 << 10;
+/// More pieces smaller than a segment than this wait until some are acknowledged: their bookkeeping outweighs them.
+const MOST_RANGES_OF_SLIVERS: usize = 256;
+
+impl Sender {
+    pub(crate) fn new(config: &Config, initial: u32, now: Instant) -> Self {
+        let mss = config.family.payload(config.mtu);
+        let limit = config.buffers.send as u64;
+        Self {
+            numbering: Numbering::new(initial),
+            ring: Ring::new(1),
+            end: 1,
+            shut: false,
+            opened: false,
+            mss,
+            flight: Flight::new(config.control, mss as u64, config.salt, config.rtt.map(Into::into), now),
+            peer: PeerWindow::closed(),
+            buffer: Buffer { size: FIRST_BUFFER.min(limit), limit },
+            stuck: None,
+            probe: false,
+            duplicates: 0,
+            selective: true,
+        }
+    }
+
+    /// The peer's SYN has told how it wants to be sent to: `mss` already agreed upon, its window `scale`, whether it sends
+    /// SACK blocks.
+    pub(crate) fn open(&mut self, mss: usize, scale: u8, selective: bool) {
+        self.set_mss(mss);
+        self.peer.open(scale);
+        self.selective = selective;
+        if !selective {
+            self.flight.without_sack();
+        }
+    }
+
+    /// The peer has not heard our SYN, or did not understand it: sends it again.
+    pub(crate) fn repeat_syn(&mut self, now: Instant) {
+        if self.flight.board().start() == 0 {
+            self.flight.lose_first(now);
+        }
+    }
+
+    /// Data may be sent.
+    pub(crate) fn start(&mut self) {
+        self.opened = true;
+    }
+
+    /// Most payload in a packet, in bytes.
+    pub(crate) fn mss(&self) -> usize {
+        self.mss
+    }
+
+    /// Changes the most payload in a packet.
+    pub(crate) fn set_mss(&mut self, mss: usize) {
+        self.mss = mss;
+        self.flight.set_mss(mss as u64);
+    }
+
+    /// The path carries less than thought: all that is on its way is cut anew and sent again.
+    pub(crate) fn shrink(&mut self, mss: usize, now: Instant) {
+        self.mss = mss;
+        self.flight.shrink(mss as u64, now);
+    }
+
+    /// How many bytes the application may write now.
+    pub(crate) fn writable(&self) -> usize {
+        if self.shut { 0 } else { self.buffer.size.saturating_sub(self.end - self.ring.start()) as usize }
+    }
+
+    /// Takes bytes from the application; returns how many.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> usize {
+        let n = bytes.len().min(self.writable());
+        self.ring.write(self.end, &bytes[..n], self.end);
+        self.end += n as u64;
+        n
+    }
+
+    /// Nothing more will be written: a FIN follows the last byte.
+    pub(crate) fn shut(&mut self) {
+        self.shut = true;
+    }
+
+    /// Whether something waits for the peer, or for its window.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.flight.board().is_empty() || self.stuck.is_some()
+    }
+
+    /// Whether the FIN has been sent.
+    pub(crate) fn fin_sent(&self) -> bool {
+        self.flight.board().end() > self.end
+    }
+
+    /// Whether the FIN, and so everything, has been acknowledged.
+    pub(crate) fn finished(&self) -> bool {
+        self.flight.board().start() > self.end
+    }
+
+    /// The next sequence number to be used (SND.NXT).
+    pub(crate) fn next_seq(&self) -> u32 {
+        self.numbering.wire(self.flight.board().end())
+    }
+
+    /// The sequence number before the first unacknowledged one: what a question carries that the peer must answer.
+    pub(crate) fn question_seq(&self) -> u32 {
+        self.numbering.wire(self.flight.board().start()).wrapping_sub(1)
+    }
+
+    /// Whether an acknowledgement number can be right (RFC 5961 section 5.2).
+    pub(crate) fn judge(&self, ack: u32) -> Judgement {
+        let board = self.flight.board();
+        let offset = self.numbering.offset(ack, board.start());
+        if offset > board.end() as i64 {
+            return Judgement::Unsent;
+        }
+        if offset < board.start() as i64 - self.peer.most() as i64 || offset < 0 {
+            return Judgement::TooOld;
+        }
+        Judgement::Good(offset as u64)
+    }
+
+    /// Takes what a segment says about our stream.
+    pub(crate) fn handle_report(&mut self, report: &Report, now: Instant, counters: &mut Counters) {
+        let before = self.flight.board().start();
+        let ack = report.ack.max(before);
+        let moved = self.peer.update(report.window, report.syn, report.seq, report.ack);
+        let sacked = self.read_sack(report, ack, counters);
+        let news = self.flight.acknowledge(ack, sacked.blocks(), sacked.repeated, now);
+        if ack > before {
+            self.ring.release(ack.clamp(self.ring.start(), self.end));
+            self.buffer.size = (2 * self.flight.window()).min(self.buffer.limit).max(self.buffer.size);
+            self.probe = false;
+        }
+        if !self.selective {
+            self.count_duplicates(ack > before, news || moved || !report.pure, now);
+        }
+        match &mut self.stuck {
+            Some(_) if moved && self.peer.edge() > self.flight.board().end() => self.stuck = None,
+            Some(stuck) => stuck.asked = None,
+            None => {}
+        }
+    }
+
+    /// The next piece to send, at most `max` bytes of payload. What it returns counts as sent.
+    pub(crate) fn poll(&mut self, max: usize, now: Instant) -> Option<Piece> {
+        if std::mem::take(&mut self.probe) {
+            let (start, end) = self.probe_piece()?;
+            self.flight.sent_probe(start, end, now);
+            return Some(self.piece(start, end));
+        }
+        if !self.has_work() {
+            self.flight.app_limited();
+            return None;
+        }
+        let room = self.flight.allowance(now).min(max as u64);
+        let (start, end) = match self.flight.board().first_lost() {
+            Some((start, end)) => (start, self.cut(start, end, room)),
+            None => self.new_piece(room, self.mss.min(max) as u64, now)?,
+        };
+        if start == end {
+            return None;
+        }
+        self.flight.sent(start, end, now);
+        self.stuck = None;
+        Some(self.piece(start, end))
+    }
+
+    /// The payload of a piece.
+    pub(crate) fn payload(&self, piece: &Piece) -> (&[u8], &[u8]) {
+        self.ring.slices(piece.start.max(1), piece.end.min(self.end).max(1))
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) or [`poll`](Self::poll) has something to do.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let pacing = self.flight.pacing_deadline().filter(|_| self.has_work());
+        let stuck = self.stuck.map(|stuck| stuck.ask_at);
+        [self.flight.deadline(), pacing, stuck].into_iter().flatten().min()
+    }
+
+    /// When the peer has been silent for too long.
+    pub(crate) fn expiry(&self, patience: Duration) -> Option<Instant> {
+        let asked = self.stuck.and_then(|stuck| stuck.asked);
+        [self.flight.stalled_since(), asked].into_iter().flatten().min().map(|since| since + patience)
+    }
+
+    /// Lets due timers ring. Returns whether to ask the peer for its window.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> bool {
+        if let Some(Alarm::Probe) = self.flight.ring(now) {
+            self.probe = self.probe_piece().is_some();
+            if !self.probe {
+                self.flight.skip_probe();
+            }
+        }
+        let open = self.peer.edge() > self.flight.board().end();
+        let Some(stuck) = self.stuck.as_mut().filter(|stuck| stuck.ask_at <= now) else { return false };
+        stuck.tries += 1;
+        stuck.ask_at = now + self.flight.rtt().timeout(stuck.tries);
+        stuck.force = open;
+        if !open {
+            stuck.asked = stuck.asked.or(Some(now));
+        }
+        !open
+    }
+
+    /// Bounds the buffer from now on. What has been written stays.
+    pub(crate) fn set_limit(&mut self, limit: usize) {
+        self.buffer.limit = limit as u64;
+        self.buffer.size = self.buffer.size.min(self.buffer.limit);
+    }
+
+    /// Bytes of memory taken by the ring.
+    pub(crate) fn memory(&self) -> usize {
+        self.ring.memory()
+    }
+
+    /// How many records the scoreboard holds.
+    pub(crate) fn ranges(&self) -> usize {
+        self.flight.board().ranges()
+    }
+
+    /// Figures for people and tests.
+    pub(crate) fn flight(&self) -> &Flight {
+        &self.flight
+    }
+
+    /// Gives memory back that holds nothing.
+    pub(crate) fn release_idle_memory(&mut self) {
+        if self.ring.start() == self.end {
+            self.ring.give_back();
+        }
+        self.flight.release_idle_memory();
+    }
+
+    /// Checks what must always hold; for tests.
+    #[cfg(any(test, feature = "world"))]
+    pub(crate) fn audit(&self) {
+        self.flight.audit();
+        let board = self.flight.board();
+        assert!(board.end() <= self.end + u64::from(self.shut), "only what was written is sent");
+        assert_eq!(self.ring.start(), board.start().clamp(1, self.end), "the ring holds what is not acknowledged");
+    }
+
+    /// Whether something waits to be sent, allowed or not.
+    fn has_work(&self) -> bool {
+        let board = self.flight.board();
+        board.first_lost().is_some() || board.end() < self.limit()
+    }
+
+    /// One past the last offset that exists by now.
+    fn limit(&self) -> u64 {
+        if self.opened { self.end + u64::from(self.shut) } else { 1 }
+    }
+
+    fn piece(&self, start: u64, end: u64) -> Piece {
+        Piece {
+            seq: self.numbering.wire(start),
+            start,
+            end,
+            syn: start == 0,
+            fin: end > self.end,
+            push: end >= self.end && end > 1,
+        }
+    }
+
+    /// Where a piece that begins at `start` and could go to `end` has to stop for `room` bytes: whole segments, unless it is
+    /// the rest. The SYN goes alone, the FIN costs nothing.
+    fn cut(&self, start: u64, end: u64, room: u64) -> u64 {
+        let last = end.min(self.end.max(1));
+        if start + room >= last && room > 0 {
+            return end;
+        }
+        let mss = self.mss as u64;
+        start + if room < mss { room } else { room - room % mss }
+    }
+
+    /// New data for `room` bytes; less than `full` is a sliver.
+    fn new_piece(&mut self, room: u64, full: u64, now: Instant) -> Option<(u64, u64)> {
+        let (start, limit) = (self.flight.board().end(), self.limit());
+        let end = limit.min(self.peer.edge().max(start));
+        let cut = self.cut(start, end, room);
+        let sliver = cut - start < full;
+        if sliver && self.flight.board().ranges() >= MOST_RANGES_OF_SLIVERS {
+            return None;
+        }
+        // Silly window avoidance (RFC 9293 section 3.8.6.2.1): a sliver goes if it is all there is, half the window, or asked for.
+        let forced = self.stuck.is_some_and(|stuck| stuck.force);
+        if end < limit && sliver && cut - start < (self.peer.most() / 2).max(1) && !forced && room > 0 {
+            self.flight.app_limited();
+            if self.flight.board().is_empty() && self.stuck.is_none() {
+                let ask_at = now + self.flight.rtt().timeout(0);
+                self.stuck = Some(Stuck { ask_at, asked: None, tries: 0, force: false });
+            }
+            return None;
+        }
+        Some((start, cut))
+    }
+
+    /// What a tail loss probe sends: a segment of new data, or the last one again.
+    fn probe_piece(&self) -> Option<(u64, u64)> {
+        let (board, mss) = (self.flight.board(), self.mss as u64);
+        let (start, limit) = (board.end(), self.limit().min(self.peer.edge()));
+        if start < limit && start > 0 {
+            return Some((start, self.cut(start, limit, mss)));
+        }
+        board.last_unreported(mss)
+    }
+
+    /// The SACK blocks of a report, as long as they describe what was sent with no more records than that can need.
+    fn read_sack(&self, report: &Report, ack: u64, counters: &mut Counters) -> Sacked {
+        let board = self.flight.board();
+        let mut sacked = Sacked::read(report, self.numbering, ack, board.end(), self.peer.most());
+        let most = MOST_RANGES_OF_SLIVERS as u64 + 4 * (board.end() - board.start()) / self.mss as u64;
+        let unwanted = !self.selective && !report.sack.is_empty();
+        if unwanted || (board.ranges() as u64 > most && !sacked.blocks().is_empty()) {
+            sacked = Sacked::refused();
+        }
+        for _ in 0..sacked.bad {
+            counters.ignore(Ignored::BadSack);
+        }
+        sacked
+    }
+
+    /// Loss detection for a peer without SACK (RFC 5681 section 3.2, RFC 6582).
+    fn count_duplicates(&mut self, progress: bool, other: bool, now: Instant) {
+        if progress {
+            self.duplicates = 0;
+            if self.flight.recovering() {
+                self.flight.lose_first(now);
+            }
+        } else if !other && !self.flight.board().is_empty() {
+            self.duplicates += 1;
+            if self.duplicates == 3 {
+                self.flight.lose_first(now);
+            }
+        }
+    }
+}
