@@ -34,4 +34,5 @@ fuzz:
 		-- -max_total_time=$(SECONDS) -max_len=16384 -timeout=10
 
 packages:
-	@command -v curl >/dev/null || ($(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends curl)
+	@{ command -v curl && command -v ip && command -v unshare; } >/dev/null || \
+		{ $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends curl iproute2 util-linux; }

@@ -24,7 +24,7 @@ fn random_bytes_act_upon_a_flow() {
     assert!(opened > number / 4, "only {opened} of {number} got into the house");
 }
 
-/// Inputs that a fuzzer has found worth keeping.
+/// Inputs worth keeping, of the form that `world::replay` takes.
 #[test]
 fn the_corpus_is_replayed() {
     let mut count = 0;
