@@ -146,11 +146,8 @@ const ADDED: usize = 10;
 /// Removes from an upstream's answer what concerned its connection only.
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
     let listed: Vec<&str> = tokens(headers, &header::CONNECTION).collect();
-    let unwanted = |name: &HeaderName| is_hop_by_hop(name.as_str()) || is_listed(&listed, name);
-    let names: Vec<HeaderName> = headers.keys().filter(|&name| unwanted(name)).cloned().collect();
-    for name in names {
-        headers.remove(name);
-    }
+    let unwanted = names(headers, |name| is_hop_by_hop(name.as_str()) || is_listed(&listed, name));
+    remove_names(headers, unwanted);
 }
 
 /// Removes from a request's trailers all that servers which merge them into the headers could mistake for ours, and
@@ -170,7 +167,15 @@ fn is_no_trailer(name: &str) -> bool {
 
 /// Removes the fields that `unwanted` points out.
 pub(crate) fn remove(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
-    let names: Vec<HeaderName> = headers.keys().filter(|&name| unwanted(name)).cloned().collect();
+    let unwanted = names(headers, unwanted);
+    remove_names(headers, unwanted);
+}
+
+fn names(headers: &HeaderMap, wanted: impl Fn(&HeaderName) -> bool) -> Vec<HeaderName> {
+    headers.keys().filter(|&name| wanted(name)).cloned().collect()
+}
+
+fn remove_names(headers: &mut HeaderMap, names: Vec<HeaderName>) {
     for name in names {
         headers.remove(name);
     }
