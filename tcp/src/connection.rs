@@ -1,7 +1,8 @@
 //! The state machine of a connection (RFC 9293): what a segment, a deadline and an abort do to it, and what leaves next.
 
 use crate::admission::{Position, Verdict, admit};
-use crate::clock::{Duration, Instant};
+use crate::alive::Alive;
+use crate::clock::{Clock, Instant};
 use crate::config::Config;
 use crate::counters::{Counters, Ignored};
 use crate::owed::Owed;
@@ -16,8 +17,7 @@ use crate::time_wait::{Straggler, TimeWait};
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) config: Config,
-    /// When it began, for callers.
-    began: std::time::Instant,
+    pub(crate) clock: Clock,
     stage: Stage,
     /// What the peer's SYN said; `None` before it.
     terms: Option<Terms>,
@@ -34,7 +34,7 @@ pub(crate) struct Connection {
 /// Where a connection stands. Of the eleven states of RFC 9293, those that follow from what was sent and acknowledged are
 /// not stored: see [`Connection::phase`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
+enum Stage {
     SynSent,
     SynReceived,
     Open,
@@ -42,39 +42,31 @@ pub(crate) enum Stage {
     Closed,
 }
 
-/// When the peer was heard last, and how often it has been asked since.
-#[derive(Debug)]
-struct Alive {
-    heard: Instant,
-    asked: u8,
-}
-
 impl Connection {
-    pub(crate) fn new(config: Config, isn: u32, stage: Stage, began: std::time::Instant) -> Self {
+    /// Answers a SYN.
+    pub(crate) fn accept(config: Config, syn: &Header, isn: u32, began: std::time::Instant) -> Self {
+        let mut connection = Self::connect(config, isn, began);
+        connection.stage = Stage::SynReceived;
+        connection.synchronise(syn);
+        connection
+    }
+
+    /// Opens a connection.
+    pub(crate) fn connect(config: Config, isn: u32, began: std::time::Instant) -> Self {
         let now = Instant::START;
         Self {
-            began,
-            stage,
+            clock: Clock::new(began),
+            stage: Stage::SynSent,
             terms: None,
             sender: Sender::new(&config, isn, now),
             receiver: Receiver::new(config.buffers.receive),
-            owed: Owed::default(),
-            alive: Alive { heard: now, asked: 0 },
+            owed: Owed::nothing(),
+            alive: Alive::new(now),
             closed_second: false,
             error: None,
             counters: Counters::default(),
             config,
         }
-    }
-
-    /// A caller's moment. One before the beginning is the beginning.
-    pub(crate) fn inside(&self, at: std::time::Instant) -> Instant {
-        Instant::START + at.duration_since(self.began).into()
-    }
-
-    /// A moment for the caller.
-    pub(crate) fn outside(&self, at: Instant) -> std::time::Instant {
-        self.began + at.duration_since(Instant::START).into()
     }
 
     /// Takes a segment.
@@ -97,7 +89,7 @@ impl Connection {
         match self.stage {
             Stage::Closed => return,
             Stage::TimeWait(wait) => {
-                if self.inside(wait.until()) <= now {
+                if self.clock.inside(wait.until()) <= now {
                     self.stage = Stage::Closed;
                     self.owed.clear();
                 }
@@ -109,14 +101,14 @@ impl Connection {
         if self.sender.handle_timeout(now) {
             self.owed.ask();
         }
-        if self.keep_alive_at().is_some_and(|at| at <= now) {
-            self.alive.asked += 1;
+        if self.keep_alive_at() <= now {
             self.owed.ask();
-            if self.config.keep_alive.is_some_and(|keep| self.alive.asked > keep.probes) {
+            let asked = self.alive.ask();
+            if self.config.keep_alive.is_some_and(|keep| asked > u16::from(keep.probes)) {
                 return self.fail(Error::TimedOut);
             }
         }
-        if self.sender.expiry(self.config.patience.into()).is_some_and(|at| at <= now) {
+        if self.sender.expiry(self.config.patience.into()) <= now {
             self.fail(Error::TimedOut);
         }
     }
@@ -151,13 +143,14 @@ impl Connection {
     }
 
     /// The next deadline.
-    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<std::time::Instant> {
         match self.stage {
             Stage::Closed => None,
-            Stage::TimeWait(wait) => Some(self.inside(wait.until())),
+            Stage::TimeWait(wait) => Some(wait.until()),
             Stage::SynSent | Stage::SynReceived | Stage::Open => {
                 let expiry = self.sender.expiry(self.config.patience.into());
-                [self.owed.deadline(), self.sender.deadline(), expiry, self.keep_alive_at()].into_iter().flatten().min()
+                let at = self.owed.deadline().min(self.sender.deadline()).min(expiry).min(self.keep_alive_at());
+                (at < Instant::NEVER).then(|| self.clock.outside(at))
             }
         }
     }
@@ -179,14 +172,10 @@ impl Connection {
             Stage::SynReceived => Phase::SynReceived,
             Stage::TimeWait(_) => Phase::TimeWait,
             Stage::Closed => Phase::Closed,
-            Stage::Open => match (self.sender.fin_sent(), self.sender.finished(), self.receiver.finished()) {
-                (false, _, false) => Phase::Established,
-                (false, _, true) => Phase::CloseWait,
-                (true, false, false) => Phase::FinWait1,
-                (true, true, false) => Phase::FinWait2,
-                (true, _, true) if self.closed_second => Phase::LastAck,
-                (true, _, true) => Phase::Closing,
-            },
+            Stage::Open => {
+                let (sent, acknowledged) = (self.sender.fin_sent(), self.sender.finished());
+                Phase::of_fins(sent, acknowledged, self.receiver.finished(), self.closed_second)
+            }
         }
     }
 
@@ -194,11 +183,7 @@ impl Connection {
     pub(crate) fn set_mtu(&mut self, mtu: u16, now: Instant) {
         self.config.mtu = mtu;
         let mss = self.config.family.payload(mtu).min(self.terms.map_or(usize::MAX, |terms| terms.mss));
-        if mss < self.sender.mss() {
-            self.sender.shrink(mss, now);
-        } else {
-            self.sender.set_mss(mss);
-        }
+        self.sender.change_mss(mss, now);
     }
 
     /// In TIME-WAIT, what has to be kept.
@@ -298,7 +283,7 @@ impl Connection {
     }
 
     /// Takes the peer's SYN.
-    pub(crate) fn synchronise(&mut self, syn: &Header) {
+    fn synchronise(&mut self, syn: &Header) {
         let terms = Terms::of(syn, &self.config);
         self.receiver.begin(syn.seq, terms.scale.is_some());
         let mss = terms.mss.min(self.config.family.payload(self.config.mtu));
@@ -316,9 +301,9 @@ impl Connection {
     /// Takes an admitted segment.
     fn take(&mut self, segment: &Segment<'_>, offset: i64, ack: u64, now: Instant) {
         let Segment { header, payload, packets } = segment;
-        self.alive = Alive { heard: now, asked: 0 };
+        self.alive = Alive::new(now);
         let pure = segment.length() == 0;
-        let report = Report { ack, seq: offset, window: header.window, syn: header.syn, pure, sack: header.sack };
+        let report = Report { ack, seq: offset, window: header.window, syn: header.syn, pure, sack: &header.sack };
         self.sender.handle_report(&report, now, &mut self.counters);
         // What rides on a SYN comes again: RFC 9293 allows to leave it.
         if header.syn {
@@ -339,7 +324,7 @@ impl Connection {
         self.stage = if self.closed_second {
             Stage::Closed
         } else {
-            let until = self.outside(now + self.config.time_wait.into());
+            let until = self.clock.outside(now + self.config.time_wait.into());
             Stage::TimeWait(TimeWait::new(self.sender.next_seq(), self.receiver.ack(), until))
         };
     }
@@ -347,13 +332,12 @@ impl Connection {
     fn answer_with_reset(&mut self, segment: &Segment<'_>, now: Instant) {
         self.counters.ignore(Ignored::AckOfUnsent);
         if let Some(reset) = Header::reset_for(segment).filter(|_| self.owed.may_answer(now)) {
-            self.owed.reset(reset);
+            self.owed.reset(reset.seq, reset.ack);
         }
     }
 
     fn send_reset(&mut self) {
-        let header = Header { rst: true, window: 0, ..self.header() };
-        self.owed.reset(header);
+        self.owed.reset(self.sender.next_seq(), Some(self.receiver.ack()));
     }
 
     fn fail(&mut self, error: Error) {
@@ -372,9 +356,11 @@ impl Connection {
         self.owed.clear();
     }
 
-    fn keep_alive_at(&self) -> Option<Instant> {
-        let keep = self.config.keep_alive.filter(|_| self.stage == Stage::Open && !self.sender.is_busy())?;
-        Some(self.alive.heard + keep.idle.into() + Duration::from(keep.interval) * u32::from(self.alive.asked))
+    fn keep_alive_at(&self) -> Instant {
+        match &self.config.keep_alive {
+            Some(keep) if self.stage == Stage::Open && !self.sender.is_busy() => self.alive.ask_at(keep),
+            Some(_) | None => Instant::NEVER,
+        }
     }
 
     fn header(&mut self) -> Header {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::config::{Buffers, Config};
-use crate::connection::{Connection, Stage};
+use crate::connection::Connection;
 use crate::counters::Counters;
 use crate::figures::Figures;
 use crate::segment::{Segment, Transmit};
@@ -29,7 +29,7 @@ pub struct Flow {
 impl Flow {
     /// Opens a connection. `isn` is the initial sequence number (RFC 6528: a keyed hash of addresses and ports plus a clock).
     pub fn connect(config: Config, isn: u32, now: Instant) -> Self {
-        Self { connection: Connection::new(config, isn, Stage::SynSent, now) }
+        Self { connection: Connection::connect(config, isn, now) }
     }
 
     /// Answers a SYN. `None` if `syn` is not one that opens a connection. Whoever calls has decided that the connection is
@@ -39,35 +39,33 @@ impl Flow {
         if !header.syn || header.rst || header.fin || header.ack.is_some() {
             return None;
         }
-        let mut connection = Connection::new(config, isn, Stage::SynReceived, now);
-        connection.synchronise(header);
-        Some(Self { connection })
+        Some(Self { connection: Connection::accept(config, header, isn, now) })
     }
 
     /// Takes a segment that arrived, possibly several merged into one. A segment that cannot be right is counted (see
     /// [`counters`](Self::counters)) and otherwise has no effect but an answer where RFC 5961 asks for one.
     pub fn handle_segment(&mut self, segment: &Segment<'_>, now: Instant) {
-        let now = self.connection.inside(now);
+        let now = self.connection.clock.inside(now);
         self.connection.handle_segment(segment, now);
     }
 
     /// Lets every due deadline happen.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let now = self.connection.inside(now);
+        let now = self.connection.clock.inside(now);
         self.connection.handle_timeout(now);
     }
 
     /// What to send next, with at most `max` bytes of payload; `None` if there is nothing for now. What is returned counts as
     /// sent.
     pub fn poll_transmit(&mut self, now: Instant, max: usize) -> Option<Transmit<'_>> {
-        let now = self.connection.inside(now);
+        let now = self.connection.clock.inside(now);
         self.connection.poll_transmit(now, max)
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout) and then [`poll_transmit`](Self::poll_transmit); `None` if only a
     /// segment or the application can change anything.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.connection.poll_timeout().map(|at| self.connection.outside(at))
+        self.connection.poll_timeout()
     }
 
     /// Takes bytes to send; returns how many there was room for. None after [`shutdown`](Self::shutdown) or the end.
@@ -87,7 +85,9 @@ impl Flow {
         let first = head.len().min(out.len());
         let second = tail.len().min(out.len() - first);
         out[..first].copy_from_slice(&head[..first]);
-        out[first..first + second].copy_from_slice(&tail[..second]);
+        if second > 0 {
+            out[first..first + second].copy_from_slice(&tail[..second]);
+        }
         self.consume(first + second);
         first + second
     }
@@ -136,7 +136,7 @@ impl Flow {
 
     /// The path's largest packet has changed, to `mtu` bytes. What is on its way in larger ones is sent again.
     pub fn set_mtu(&mut self, mtu: u16, now: Instant) {
-        let now = self.connection.inside(now);
+        let now = self.connection.clock.inside(now);
         self.connection.set_mtu(mtu, now);
     }
 

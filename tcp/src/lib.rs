@@ -13,10 +13,10 @@
 //! |---|---|
 //! | `flow` | what a caller sees |
 //! | `connection` | the state machine: handshake, who is believed, how it ends |
-//! | `admission`, `owed`, `terms`, `time_wait` | its decisions, each alone: RFC 5961, acknowledgements due, what two SYNs agree on, what remains after the end |
+//! | `admission`, `alive`, `owed`, `terms`, `time_wait` | its decisions, each alone: RFC 5961, keep-alive, acknowledgements due, what two SYNs agree on, what remains after the end |
 //! | `send` | what leaves next: a repair, a probe, new data, the FIN; the peer's window |
 //! | `send::flight` | what is on its way: joins scoreboard, loss detection, rate samples and controller |
-//! | `send::{scoreboard, rack, recovery, delivery, pacer}` | which bytes are where; which are lost; whether they really were; how fast they arrive; when the next may leave |
+//! | `send::{scoreboard, rack, recovery, delivery, pacer, timer}` | which bytes are where; which are lost; whether they really were; how fast they arrive; when the next may leave; when to act if nothing comes back |
 //! | `control` | BBR and CUBIC: from what an acknowledgement taught to a window and a rate |
 //! | `recv` | reassembly straight into the ring, SACK blocks, the window we grant |
 //! | `ring`, `rtt`, `seq`, `clock`, `segment`, `config`, `state`, `counters`, `figures` | leaves |
@@ -28,6 +28,7 @@
 //! *resent* was sent more than once; what is *lost* was taken for lost and not yet resent.
 
 mod admission;
+mod alive;
 mod clock;
 mod config;
 mod connection;

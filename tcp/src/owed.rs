@@ -4,16 +4,17 @@ use crate::clock::{Duration, Instant};
 use crate::segment::Header;
 
 /// What has to be sent besides data.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Owed {
     /// An acknowledgement, at once.
     ack: bool,
     /// An acknowledgement, then, unless data takes it along before.
-    ack_at: Option<Instant>,
+    ack_at: Instant,
     /// Packets that arrived in order since the last acknowledgement.
     packets: u32,
     question: bool,
-    reset: Option<Header>,
+    /// A reset, with these sequence and acknowledgement numbers.
+    reset: Option<(u32, Option<u32>)>,
     challenges: Challenges,
 }
 
@@ -24,6 +25,18 @@ const ACK_DELAY: Duration = Duration::from_millis(25);
 const PACKETS_PER_ACK: u32 = 2;
 
 impl Owed {
+    /// Nothing is owed.
+    pub(crate) fn nothing() -> Self {
+        Self {
+            ack: false,
+            ack_at: Instant::NEVER,
+            packets: 0,
+            question: false,
+            reset: None,
+            challenges: Challenges::default(),
+        }
+    }
+
     /// An acknowledgement is due at once.
     pub(crate) fn ack_now(&mut self) {
         self.ack = true;
@@ -35,7 +48,7 @@ impl Owed {
         if self.packets >= PACKETS_PER_ACK {
             self.ack = true;
         } else {
-            self.ack_at.get_or_insert(now + ACK_DELAY);
+            self.ack_at = self.ack_at.min(now + ACK_DELAY);
         }
     }
 
@@ -55,17 +68,19 @@ impl Owed {
     }
 
     /// A reset is due, and nothing else any more.
-    pub(crate) fn reset(&mut self, header: Header) {
-        *self = Self { reset: Some(header), ..Self::default() };
+    pub(crate) fn reset(&mut self, seq: u32, ack: Option<u32>) {
+        *self = Self { reset: Some((seq, ack)), ..Self::nothing() };
     }
 
     /// Nothing is due any more, except a reset.
     pub(crate) fn clear(&mut self) {
-        *self = Self { reset: self.reset.take(), ..Self::default() };
+        *self = Self { reset: self.reset, ..Self::nothing() };
     }
 
     pub(crate) fn take_reset(&mut self) -> Option<Header> {
-        self.reset.take()
+        let (seq, ack) = self.reset?;
+        self.reset = None;
+        Some(Header { seq, ack, rst: true, ..Header::default() })
     }
 
     pub(crate) fn take_question(&mut self) -> bool {
@@ -79,17 +94,17 @@ impl Owed {
 
     /// An acknowledgement has been sent.
     pub(crate) fn acked(&mut self) {
-        (self.ack, self.ack_at, self.packets) = (false, None, 0);
+        (self.ack, self.ack_at, self.packets) = (false, Instant::NEVER, 0);
     }
 
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Instant {
         self.ack_at
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        if self.ack_at.is_some_and(|at| at <= now) {
+        if self.ack_at <= now {
             self.ack = true;
-            self.ack_at = None;
+            self.ack_at = Instant::NEVER;
         }
     }
 }
@@ -123,7 +138,7 @@ mod tests {
     #[test]
     fn ten_challenges_a_second() {
         let start = Instant::START;
-        let mut owed = Owed::default();
+        let mut owed = Owed::nothing();
         let mut given = 0;
         for ms in 0..3000 {
             owed.challenge(start + Duration::from_millis(ms));
@@ -136,10 +151,10 @@ mod tests {
     #[test]
     fn one_packet_waits_and_two_do_not_and_a_merged_one_counts_as_many() {
         let start = Instant::START;
-        let mut owed = Owed::default();
+        let mut owed = Owed::nothing();
         owed.ack_soon(1, start);
         assert!(!owed.acks_now());
-        assert_eq!(owed.deadline(), Some(start + ACK_DELAY));
+        assert_eq!(owed.deadline(), start + ACK_DELAY);
         owed.handle_timeout(start + ACK_DELAY);
         assert!(owed.acks_now());
         owed.acked();

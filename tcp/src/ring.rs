@@ -6,24 +6,29 @@ use std::fmt;
 ///
 /// Who writes decides how far: the ring has no limit of its own, its owners (send buffer, receive window) do.
 pub(crate) struct Ring {
-    memory: Box<[u8]>,
+    /// As long as it has been written once: memory that was never used is neither cleared nor touched.
+    memory: Vec<u8>,
+    /// Bytes of memory taken.
+    size: usize,
+    /// The offset that lies at the beginning of the memory.
+    origin: u64,
     start: u64,
 }
 
 /// Without what it holds: those are people's bytes.
 impl fmt::Debug for Ring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ring").field("memory", &self.memory.len()).field("start", &self.start).finish()
+        f.debug_struct("Ring").field("memory", &self.size).field("start", &self.start).finish()
     }
 }
 
-/// The first memory a ring takes: most requests and many answers fit, and clearing more costs a short connection time.
-const LEAST_MEMORY: usize = 2048;
+/// The first memory a ring takes: most requests and many answers fit.
+const LEAST_MEMORY: usize = 1024;
 
 impl Ring {
     /// An empty ring whose first byte will be at stream offset `start`. Takes no memory yet.
     pub(crate) fn new(start: u64) -> Self {
-        Self { memory: Box::default(), start }
+        Self { memory: Vec::new(), size: 0, origin: start, start }
     }
 
     /// The oldest offset that is still held.
@@ -33,7 +38,7 @@ impl Ring {
 
     /// Bytes of memory taken.
     pub(crate) fn memory(&self) -> usize {
-        self.memory.len()
+        self.size
     }
 
     /// Stores bytes at a stream offset at or after `start`. `end` is the end of what the ring holds so far: growing keeps
@@ -44,24 +49,34 @@ impl Ring {
             return;
         }
         let needed = (offset + bytes.len() as u64 - self.start) as usize;
-        if needed > self.memory.len() {
+        if needed > self.size {
             self.grow(needed, end);
         }
         let place = self.place(offset);
-        let head = bytes.len().min(self.memory.len() - place);
-        self.memory[place..place + head].copy_from_slice(&bytes[..head]);
-        self.memory[..bytes.len() - head].copy_from_slice(&bytes[head..]);
+        if place < self.place(self.start) {
+            // Beyond a hole that reaches over the end of the memory.
+            self.fill(self.size);
+        }
+        if let Some(written) = self.memory.get_mut(place..place + bytes.len()) {
+            written.copy_from_slice(bytes);
+            return;
+        }
+        let (head, tail) = bytes.split_at(bytes.len().min(self.size - place));
+        self.put(place, head);
+        if !tail.is_empty() {
+            self.put(0, tail);
+        }
     }
 
     /// Bytes `from..to`, which have been written and not released.
     pub(crate) fn slices(&self, from: u64, to: u64) -> (&[u8], &[u8]) {
         let len = (to - from) as usize;
-        debug_assert!(from >= self.start && to - self.start <= self.memory.len() as u64);
+        debug_assert!(from >= self.start && to - self.start <= self.size as u64);
         if len == 0 {
             return (&[], &[]);
         }
         let place = self.place(from);
-        let head = len.min(self.memory.len() - place);
+        let head = len.min(self.size - place);
         (&self.memory[place..place + head], &self.memory[..len - head])
     }
 
@@ -73,19 +88,37 @@ impl Ring {
 
     /// Gives the memory back; only for a ring that holds nothing.
     pub(crate) fn give_back(&mut self) {
-        self.memory = Box::default();
+        (self.memory, self.size) = (Vec::new(), 0);
     }
 
     fn place(&self, offset: u64) -> usize {
-        offset as usize & (self.memory.len() - 1)
+        (offset - self.origin) as usize & (self.size - 1)
     }
 
     fn grow(&mut self, needed: usize, end: u64) {
-        let memory = vec![0; needed.next_power_of_two().max(LEAST_MEMORY)].into_boxed_slice();
-        let old = Self { memory: std::mem::replace(&mut self.memory, memory), start: self.start };
+        let size = needed.next_power_of_two().max(LEAST_MEMORY);
+        let grown = Self { memory: Vec::with_capacity(size), size, origin: self.start, start: self.start };
+        let old = std::mem::replace(self, grown);
         let (head, tail) = old.slices(self.start, end.max(self.start));
-        self.write(self.start, head, self.start);
-        self.write(self.start + head.len() as u64, tail, self.start);
+        self.memory.extend_from_slice(head);
+        self.memory.extend_from_slice(tail);
+    }
+
+    /// Writes at a place of the memory.
+    fn put(&mut self, place: usize, bytes: &[u8]) {
+        self.fill(place);
+        let (again, first) = bytes.split_at(bytes.len().min(self.memory.len() - place));
+        if !again.is_empty() {
+            self.memory[place..place + again.len()].copy_from_slice(again);
+        }
+        self.memory.extend_from_slice(first);
+    }
+
+    /// Clears what has never been written before `place`: a hole that will be written later.
+    fn fill(&mut self, place: usize) {
+        if place > self.memory.len() {
+            self.memory.resize(place, 0);
+        }
     }
 }
 
@@ -121,6 +154,39 @@ mod tests {
             }
         }
     }
+
+    proptest! {
+            #[test]
+            fn keeps_what_arrives_in_any_order(
+                start in 0..1u64 << 50,
+                rounds in prop::collection::vec((1..3000usize, prop::collection::vec((0..3000usize, 1..700usize), 0..12)), 1..8),
+            ) {
+                let byte = |offset: u64| (offset / 251 + offset) as u8;
+                let (mut ring, mut end) = (Ring::new(start), start);
+                for (len, writes) in rounds {
+                    let from = ring.start();
+                    let bytes = |left: usize, right: usize| -> Vec<u8> {
+                        (left..right).map(|at| byte(from + at as u64)).collect()
+                    };
+                    let mut write = |left: usize, right: usize| {
+                        if left == right {
+     return;
+     }
+    ring.write(from + left as u64, &bytes(left, right), end);
+                        end = end.max(from + right as u64);
+                    };
+                    // Pieces of a window, in any order; then all of it, as a peer does that fills the holes.
+                    for (at, most) in writes {
+                        write(at.min(len), (at + most).min(len));
+                    }
+                    write(0, len / 2);
+                    write(len / 2, len);
+                    let (head, tail) = ring.slices(from, from + len as u64);
+                    prop_assert!(head.iter().chain(tail).eq(&bytes(0, len)));
+                    ring.release(from + len as u64 * 3 / 4);
+                }
+            }
+        }
 
     #[test]
     fn growing_keeps_what_lies_beyond_a_hole() {

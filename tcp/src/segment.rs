@@ -145,17 +145,19 @@ impl<'a> Transmit<'a> {
     /// The packets to put on the wire: at least one, each with at most [`mss`](Self::mss) bytes of payload, in order.
     /// FIN and PSH are on the last one only.
     pub fn packets(self) -> impl Iterator<Item = (Header, (&'a [u8], &'a [u8]))> {
-        let count = self.len().div_ceil(self.mss).max(1);
-        (0..count).map(move |index| {
-            let (from, to) = (index * self.mss, ((index + 1) * self.mss).min(self.len()));
-            let last = index + 1 == count;
+        let mut next = Some(0);
+        std::iter::from_fn(move || {
+            let from = next?;
+            let to = (from + self.mss).min(self.len());
+            let last = to == self.len();
+            next = (!last).then_some(to);
             let header = Header {
                 seq: self.header.seq.wrapping_add(from as u32),
                 fin: self.header.fin && last,
                 psh: self.header.psh && last,
                 ..self.header
             };
-            (header, cut(self.payload, from, to))
+            Some((header, cut(self.payload, from, to)))
         })
     }
 }

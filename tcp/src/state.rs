@@ -27,6 +27,21 @@ pub enum Phase {
     Closed,
 }
 
+impl Phase {
+    /// The state of an open connection: whether our FIN was sent and acknowledged, whether the peer's has arrived, and whether
+    /// that was before ours.
+    pub(crate) fn of_fins(sent: bool, acknowledged: bool, received: bool, received_first: bool) -> Self {
+        match (sent, acknowledged, received) {
+            (false, _, false) => Self::Established,
+            (false, _, true) => Self::CloseWait,
+            (true, false, false) => Self::FinWait1,
+            (true, true, false) => Self::FinWait2,
+            (true, _, true) if received_first => Self::LastAck,
+            (true, _, true) => Self::Closing,
+        }
+    }
+}
+
 /// Why a connection ended out of order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Error {

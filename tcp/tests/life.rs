@@ -33,6 +33,7 @@ fn half_close_lets_the_other_half_live() {
     world.connect([Config::default(), Config::default()], [Script::bulk(10), late]);
     world.run_for(500 * MS);
     assert_eq!(phases(&world), [Some(Phase::FinWait2), Some(Phase::CloseWait)]);
+    assert_eq!(world.ends(0)[0].flow().map(Flow::memory), Some(0), "the half that has ended keeps nothing");
     assert!(world.run_until(10 * SECOND, World::is_over));
     assert_eq!(world.ends(0)[0].received(), 300_000);
     assert_eq!(phases(&world), [Some(Phase::TimeWait), Some(Phase::Closed)]);
@@ -314,6 +315,24 @@ fn a_merged_burst_is_acknowledged_at_once() {
     assert_eq!(flow.poll_timeout(), Some(now + 25 * MS));
     flow.handle_timeout(now + 25 * MS);
     assert_eq!(flow.poll_transmit(now + 25 * MS, 1000).expect("an ACK").header.ack, Some(6001));
+}
+
+#[test]
+fn a_peer_that_has_used_up_the_window_is_heard() {
+    let now = Instant::now();
+    let syn = Header { syn: true, window: 60_000, ..Header::default() };
+    let config = Config { buffers: Buffers { receive: 10_000, ..Buffers::default() }, ..Config::default() };
+    let mut flow = Flow::accept(config, &Segment::new(syn, b""), 0, now).expect("a SYN");
+    assert!(flow.poll_transmit(now, 1000).is_some());
+    let ack = |seq, ack| Header { seq, ack: Some(ack), window: 60_000, ..Header::default() };
+    flow.handle_segment(&Segment::new(ack(1, 1), b""), now);
+    flow.write(&[7; 100]);
+    assert_eq!(flow.poll_transmit(now, 1000).expect("data").len(), 100);
+    // Whatever fills the window is lost on the way.
+    flow.handle_segment(&Segment::new(ack(10_002, 101), b""), now);
+    assert_eq!(flow.figures().in_flight, 100, "beyond the window");
+    flow.handle_segment(&Segment::new(ack(10_001, 101), b""), now);
+    assert_eq!(flow.figures().in_flight, 0, "at its edge");
 }
 
 #[test]

@@ -24,56 +24,52 @@ impl Control {
             Congestion::Cubic => Self::Cubic(Cubic::new(mss)),
         }
     }
+}
 
-    fn inner(&self) -> &dyn Controller {
-        match self {
-            Self::Bbr(bbr) => bbr,
-            Self::Cubic(cubic) => cubic,
+/// Calls what the controller is.
+macro_rules! each {
+    ($control:ident, $inner:ident => $call:expr) => {
+        match $control {
+            Self::Bbr($inner) => $call,
+            Self::Cubic($inner) => $call,
         }
-    }
-
-    fn inner_mut(&mut self) -> &mut dyn Controller {
-        match self {
-            Self::Bbr(bbr) => bbr,
-            Self::Cubic(cubic) => cubic,
-        }
-    }
+    };
 }
 
 impl Controller for Control {
     fn on_restart(&mut self, now: Instant) {
-        self.inner_mut().on_restart(now);
+        each!(self, inner => inner.on_restart(now));
     }
 
     fn on_ack(&mut self, ack: &Acked) {
-        self.inner_mut().on_ack(ack);
+        each!(self, inner => inner.on_ack(ack));
     }
 
     fn on_loss(&mut self, in_flight: u64, now: Instant) {
-        self.inner_mut().on_loss(in_flight, now);
+        each!(self, inner => inner.on_loss(in_flight, now));
     }
 
     fn on_timeout(&mut self, in_flight: u64, now: Instant) {
-        self.inner_mut().on_timeout(in_flight, now);
+        each!(self, inner => inner.on_timeout(in_flight, now));
     }
 
     fn on_repaired(&mut self, now: Instant) {
-        self.inner_mut().on_repaired(now);
+        each!(self, inner => inner.on_repaired(now));
     }
 
     fn on_mistake(&mut self, now: Instant) {
-        self.inner_mut().on_mistake(now);
+        each!(self, inner => inner.on_mistake(now));
     }
 
     fn set_mss(&mut self, mss: u64) {
-        self.inner_mut().set_mss(mss);
+        each!(self, inner => inner.set_mss(mss));
     }
 
     fn window(&self) -> u64 {
-        self.inner().window()
+        each!(self, inner => inner.window())
     }
 
     fn rate(&self) -> Option<u64> {
-        self.inner().rate()
+        each!(self, inner => inner.rate())
     }
 }

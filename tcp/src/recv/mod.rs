@@ -82,7 +82,9 @@ impl Receiver {
         let (next, edge) = (self.next() as i64, self.window.edge.max(self.next()) as i64);
         let end = offset + i64::from(length);
         match (length, edge > next) {
-            (0, true) => (next..edge).contains(&offset),
+            // The table leaves the edge out. But that is where a peer that has used up the window acknowledges from, and two that
+            // have would never hear each other.
+            (0, true) => (next..=edge).contains(&offset),
             (_, true) => offset < edge && end > next,
             // The window is closed: what a peer sends that asks whether it still is may bring an acknowledgement.
             (_, false) => offset == next,
@@ -109,6 +111,12 @@ impl Receiver {
     /// Takes payload and FIN of an acceptable segment. Bytes already held, beyond the window or beyond the FIN are cut off.
     pub(crate) fn receive(&mut self, offset: i64, payload: &[u8], fin: bool, counters: &mut Counters) -> Arrival {
         let end = offset + payload.len() as i64;
+        let expected = offset == self.next as i64 && end <= self.window.edge as i64 && !payload.is_empty();
+        if expected && !fin && self.fin.is_none() && self.pieces.is_empty() {
+            self.ring.write(self.next, payload, self.next);
+            self.next = end as u64;
+            return Arrival::InOrder;
+        }
         let fin_moved = fin && !self.place_fin(end);
         if fin_moved {
             counters.ignore(Ignored::FinMoved);
@@ -163,6 +171,9 @@ impl Receiver {
 
     /// The SACK blocks of the next acknowledgement: a repetition first (RFC 2883), then the newest pieces (RFC 2018).
     pub(crate) fn take_sack(&mut self) -> SackBlocks {
+        if !self.has_sack() {
+            return SackBlocks::default();
+        }
         let repeated = self.repeated.take();
         let blocks = repeated.into_iter().chain(self.pieces.newest());
         blocks.map(|(left, right)| (self.numbering.wire(left), self.numbering.wire(right))).collect()
@@ -279,7 +290,8 @@ impl Window {
     fn new(limit: usize) -> Self {
         let limit = limit as u64;
         let size = FIRST_WINDOW.min(limit);
-        let scale = (0..14).find(|scale| limit >> scale <= FIRST_WINDOW).unwrap_or(14);
+        let bits = u64::BITS - limit.leading_zeros();
+        let scale = bits.saturating_sub(u16::BITS).min(14) as u8;
         Self { edge: 1 + size, offered: 1, size, limit, review: 1 + size / 2, scale }
     }
 

@@ -1,6 +1,7 @@
 //! How fast bytes arrive at the peer: delivery-rate samples (draft-ietf-ccwg-bbr section 4.1).
 
-use super::transmission::{Delivered, Snapshot};
+use super::harvest::Newest;
+use super::transmission::Snapshot;
 use crate::clock::{Duration, Instant};
 use crate::control::Sample;
 
@@ -62,23 +63,22 @@ impl Delivery {
     }
 
     /// The sample of an acknowledgement, taken from the transmission that was sent last among those it delivered.
-    pub(crate) fn sample(&mut self, newest: &Delivered, least: Option<Duration>, now: Instant) -> Option<Sample> {
-        let transmission = newest.transmission?;
-        let sent = transmission.sample;
-        self.first_at = transmission.at;
-        let sending = transmission.at.duration_since(sent.first_at);
+    pub(crate) fn sample(&mut self, newest: &Newest, least: Option<Duration>, now: Instant) -> Sample {
+        let sent = newest.sample;
+        self.first_at = newest.at;
+        let sending = newest.at.duration_since(sent.first_at);
         let acknowledging = now.duration_since(sent.delivered_at);
         // Between two flows in one process nothing takes time; a microsecond then stands for "no limit".
         let interval = sending.max(acknowledging).max(Duration::from_micros(1));
         let delivered = self.delivered - sent.delivered;
         let long_enough = least.is_some_and(|least| interval >= least);
-        Some(Sample {
-            rate: long_enough.then(|| (delivered as f64 / interval.as_secs_f64()) as u64),
+        Sample {
+            rate: long_enough.then(|| interval.rate(delivered)),
             delivered,
             prior_delivered: sent.delivered,
             lost: self.lost - sent.lost,
             in_flight: sent.in_flight,
             app_limited: sent.app_limited,
-        })
+        }
     }
 }

@@ -2,12 +2,13 @@
 //! samples and the congestion controller.
 
 use super::delivery::Delivery;
-use super::harvest::Harvest;
+use super::harvest::{Harvest, Newest};
 use super::pacer::Pacer;
 use super::rack::{Rack, Wait};
 use super::recovery::{End, Evidence, Recovery};
 use super::scoreboard::Scoreboard;
-use super::transmission::Delivered;
+use super::timer::{Alarm, Tail, Timer};
+use super::transmission::{Delivered, Only, Transmission};
 use crate::clock::{Duration, Instant};
 use crate::config::Congestion;
 use crate::control::{Acked, Control, Controller, Sample};
@@ -24,33 +25,16 @@ pub(crate) struct Flight {
     control: Control,
     pacer: Pacer,
     mss: u64,
-    /// Timeouts in a row.
-    backoff: u32,
-    /// When the retransmission timer was started anew: by sending into an empty network, or by progress.
-    restarted: Instant,
+    timer: Timer,
     /// When something was last acknowledged, or sent with nothing on its way.
     progress: Instant,
-    /// When the last bytes were sent.
-    last_sent: Instant,
-    alarm: Option<(Alarm, Instant)>,
     /// When loss detection wants to look again.
-    reorder: Option<Instant>,
+    reorder: Instant,
     probe: Option<Probe>,
     /// Whether the peer reports what lies beyond a hole.
     selective: bool,
     /// Whether the controller's window was what kept us from sending last.
     window_limited: bool,
-}
-
-/// What the one timer of a flight is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Alarm {
-    /// What may only be late is then lost (RFC 8985 section 6.2).
-    Reorder,
-    /// The last segment may be lost: ask (RFC 8985 section 7).
-    Probe,
-    /// Nothing comes back (RFC 6298).
-    Retransmit,
 }
 
 /// A tail loss probe on its way.
@@ -60,14 +44,10 @@ struct Probe {
     repeats: bool,
 }
 
-/// How long a peer may wait before it acknowledges a single segment: Linux's 40 ms, and some more (RFC 8985 section 7.2
-/// allows for 200, which would make the probe come after the timeout).
-const PEER_DELAY: Duration = Duration::from_millis(50);
-
 impl Flight {
     pub(crate) fn new(which: Congestion, mss: u64, salt: u32, rtt: Option<Duration>, now: Instant) -> Self {
         Self {
-            board: Scoreboard::default(),
+            board: Scoreboard::new(),
             rack: Rack::default(),
             recovery: Recovery::default(),
             rtt: Rtt::new(rtt),
@@ -75,12 +55,9 @@ impl Flight {
             control: Control::new(which, mss, salt, rtt, now),
             pacer: Pacer::default(),
             mss,
-            backoff: 0,
-            restarted: now,
+            timer: Timer::new(now),
             progress: now,
-            last_sent: now,
-            alarm: None,
-            reorder: None,
+            reorder: Instant::NEVER,
             probe: None,
             selective: true,
             window_limited: false,
@@ -111,8 +88,8 @@ impl Flight {
     }
 
     /// Since when nothing has moved although something is on its way.
-    pub(crate) fn stalled_since(&self) -> Option<Instant> {
-        (!self.board.is_empty()).then_some(self.progress)
+    pub(crate) fn stalled_since(&self) -> Instant {
+        if self.board.is_empty() { Instant::NEVER } else { self.progress }
     }
 
     /// How many bytes the window and the pacing allow to leave now.
@@ -130,13 +107,13 @@ impl Flight {
     }
 
     /// When pacing allows more.
-    pub(crate) fn pacing_deadline(&self) -> Option<Instant> {
+    pub(crate) fn pacing_deadline(&self) -> Instant {
         self.pacer.deadline()
     }
 
     /// There is nothing to send.
     pub(crate) fn app_limited(&mut self) {
-        if self.board.in_flight() < self.control.window() && self.board.first_lost().is_none() {
+        if self.board.in_flight() < self.control.window() && !self.board.has_lost() {
             self.delivery.app_limited(self.board.in_flight());
         }
     }
@@ -144,40 +121,46 @@ impl Flight {
     /// Records that `start..end` leaves now.
     pub(crate) fn sent(&mut self, start: u64, end: u64, now: Instant) {
         if self.board.is_empty() {
-            (self.restarted, self.progress) = (now, now);
+            self.progress = now;
+            self.timer.restart(now);
             self.delivery.restart(now);
             self.control.on_restart(now);
         }
         self.board.sent(start, end, now, self.delivery.snapshot());
         self.pacer.sent(end - start, self.control.rate(), now);
-        self.last_sent = now;
+        self.timer.sent(now);
         self.arm();
     }
 
     /// `start..end` leaves now as a tail loss probe.
     pub(crate) fn sent_probe(&mut self, start: u64, end: u64, now: Instant) {
         self.probe = Some(Probe { end, repeats: start < self.board.end() });
-        self.restarted = now;
+        self.timer.restart(now);
         self.sent(start, end, now);
     }
 
     /// Evaluates an acknowledgement: everything before `ack` and each of `blocks` has arrived. `repeated` is how many bytes a
     /// DSACK reports. Returns whether it brought anything.
     pub(crate) fn acknowledge(&mut self, ack: u64, blocks: &[(u64, u64)], repeated: u64, now: Instant) -> bool {
+        let calm = blocks.is_empty() && repeated == 0 && self.probe.is_none() && !self.recovering();
+        if calm && let Some(only) = self.board.take_only(ack) {
+            self.conclude(&only, now);
+            return true;
+        }
         let was_in_flight = self.board.in_flight();
         let progress = ack > self.board.start();
         let opening = self.board.start() == 0;
-        let harvest = self.harvest(ack, blocks, now);
+        let harvest = Harvest::gather(&mut self.board, &mut self.rack, &self.rtt, (ack, blocks), now);
         if harvest.bytes == 0 && !progress && repeated == 0 {
             return false;
         }
         self.delivery.deliver(harvest.bytes, now);
         let rtt = self.take_rtt(&harvest, now);
-        let sample = harvest.newest.filter(|_| !opening);
-        let sample = sample.and_then(|newest| self.delivery.sample(&newest, self.rtt.least(), now));
+        let newest = harvest.newest.as_ref().filter(|_| !opening);
+        let sample = newest.map(|newest| self.delivery.sample(newest, self.rtt.least(), now));
         if progress {
-            (self.restarted, self.progress) = (now, now);
-            self.backoff = 0;
+            self.progress = now;
+            self.timer.progress(now);
         }
         if repeated > 0 {
             self.rack.repeated(&self.board);
@@ -193,15 +176,21 @@ impl Flight {
         true
     }
 
+    /// Everything is acknowledged and nothing more will be sent: there is nothing to learn.
+    pub(crate) fn finish(&mut self) {
+        self.board.finish();
+        (self.probe, self.recovery) = (None, Recovery::default());
+        self.arm();
+    }
+
     /// The deadline of the timer.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.alarm.map(|(_, at)| at)
+    pub(crate) fn deadline(&self) -> Instant {
+        self.timer.deadline()
     }
 
     /// Lets the timer ring if it is due. Returns what for; the caller sends the probe.
     pub(crate) fn ring(&mut self, now: Instant) -> Option<Alarm> {
-        let (alarm, _) = self.alarm.filter(|(_, at)| *at <= now)?;
-        self.alarm = None;
+        let alarm = self.timer.ring(now)?;
         match alarm {
             Alarm::Reorder => {
                 self.detect(now);
@@ -245,7 +234,7 @@ impl Flight {
         self.set_mss(mss);
         let lost = self.board.lose(self.board.start(), self.board.end());
         if lost > 0 {
-            self.restarted = now;
+            self.timer.restart(now);
         }
         self.arm();
     }
@@ -254,24 +243,30 @@ impl Flight {
         self.board.release_idle_memory();
     }
 
-    fn harvest(&mut self, ack: u64, blocks: &[(u64, u64)], now: Instant) -> Harvest {
-        let mut harvest = Harvest::default();
-        let (rack, rtt) = (&mut self.rack, &self.rtt);
-        let mut reap = |delivered: Delivered| {
-            rack.delivered(&delivered, rtt, now);
-            harvest.add(&delivered, rtt.least(), now);
-        };
-        self.board.acknowledge(ack, &mut reap);
-        for &(left, right) in blocks {
-            self.board.sack(left.max(ack), right, &mut reap);
+    /// The straight way through [`acknowledge`](Self::acknowledge): all that was on its way has arrived, and nothing was in doubt.
+    fn conclude(&mut self, only: &Only, now: Instant) {
+        let &Only { start, number, transmission } = only;
+        let Transmission { at, end, .. } = transmission;
+        let opening = start == 0;
+        let delivered =
+            Delivered { start, end, number, transmission: Some(&transmission), resent: false, was_lost: false };
+        self.rack.delivered(&delivered, &self.rtt, now);
+        let (bytes, rtt) = (end - start, now.duration_since(at));
+        self.delivery.deliver(bytes, now);
+        self.rtt.sample(rtt, now);
+        self.progress = now;
+        self.timer.progress(now);
+        if let Some(newest) = Newest::of(&delivered).filter(|_| !opening) {
+            let sample = self.delivery.sample(&newest, self.rtt.least(), now);
+            self.teach(bytes, bytes, 0, Some(rtt), Some(sample), now);
         }
-        harvest
+        self.arm();
     }
 
     /// A round-trip time, unless it is unknown which transmission was acknowledged (Karn).
     fn take_rtt(&mut self, harvest: &Harvest, now: Instant) -> Option<Duration> {
-        let newest = harvest.newest.filter(|newest| !newest.resent)?;
-        let rtt = now.duration_since(newest.transmission?.at);
+        let newest = harvest.newest.as_ref().filter(|newest| !newest.resent)?;
+        let rtt = now.duration_since(newest.at);
         self.rtt.sample(rtt, now);
         Some(rtt)
     }
@@ -344,10 +339,8 @@ impl Flight {
     }
 
     fn time_out(&mut self, now: Instant) {
-        let rto = self.rtt.timeout(self.backoff);
-        self.backoff += 1;
-        self.restarted = now;
-        (self.probe, self.reorder) = (None, None);
+        let rto = self.timer.back_off(&self.rtt, now);
+        (self.probe, self.reorder) = (None, Instant::NEVER);
         if self.board.reneged() {
             self.board.forget_sacks();
         }
@@ -362,30 +355,20 @@ impl Flight {
         self.arm();
     }
 
-    /// The order of RFC 8985: what may be late, then the probe, then the timeout.
+    /// Sets the timer by what is on its way.
     fn arm(&mut self) {
         if self.board.is_empty() {
-            (self.alarm, self.reorder) = (None, None);
+            self.reorder = Instant::NEVER;
+            self.timer.stop();
             return;
         }
-        if let Some(at) = self.reorder {
-            self.alarm = Some((Alarm::Reorder, at));
-            return;
-        }
-        let timeout = self.restarted + self.rtt.timeout(self.backoff);
-        self.alarm = Some(match self.probe_timeout() {
-            Some(probe) if probe < timeout => (Alarm::Probe, probe),
-            Some(_) | None => (Alarm::Retransmit, timeout),
-        });
-    }
-
-    /// When to probe for a lost tail (RFC 8985 section 7.2); `None` if there is nothing to learn from that.
-    fn probe_timeout(&self) -> Option<Instant> {
         let quiet = !self.recovering() && self.probe.is_none() && self.board.sacked() == 0 && self.selective;
-        let (smoothed, _) = self.rtt.smoothed().zip(self.rtt.least()).filter(|_| quiet)?;
-        let single = self.board.in_flight() <= self.mss;
-        let patience = if single { PEER_DELAY } else { Duration::from_millis(2) };
-        Some(self.last_sent.max(self.restarted) + smoothed * 2 + patience)
+        let tail = match quiet {
+            false => Tail::Leave,
+            true if self.board.in_flight() <= self.mss => Tail::Single,
+            true => Tail::Several,
+        };
+        self.timer.arm(self.reorder, tail, &self.rtt);
     }
 
     fn wait(&self) -> Wait {
@@ -401,7 +384,10 @@ impl Flight {
     #[cfg(any(test, feature = "world"))]
     pub(crate) fn audit(&self) {
         self.board.audit();
-        assert!(self.board.is_empty() || self.alarm.is_some(), "something is on its way and nobody waits for it");
+        assert!(
+            self.board.is_empty() || self.deadline() < Instant::NEVER,
+            "something is on its way and nobody waits for it"
+        );
         assert!(!self.recovering() || !self.board.is_empty(), "a recovery outlives what it repairs");
     }
 }

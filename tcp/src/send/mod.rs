@@ -3,15 +3,20 @@
 //! [`Flight`](flight::Flight) knows what is on its way and how much more may be; this file decides what that is: a repair, a
 //! probe, new data, the FIN.
 
+mod buffer;
 mod delivery;
 mod flight;
 mod harvest;
 mod pacer;
 mod peer;
+mod piece;
 mod rack;
+mod range;
 mod recovery;
 mod report;
 mod scoreboard;
+mod stuck;
+mod timer;
 mod transmission;
 
 use crate::clock::{Duration, Instant};
@@ -19,10 +24,14 @@ use crate::config::Config;
 use crate::counters::{Counters, Ignored};
 use crate::ring::Ring;
 use crate::seq::Numbering;
-use flight::{Alarm, Flight};
+use buffer::Buffer;
+use flight::Flight;
 use peer::PeerWindow;
+pub(crate) use piece::Piece;
 use report::Sacked;
 pub(crate) use report::{Judgement, Report};
+use stuck::Stuck;
+use timer::Alarm;
 
 /// Our stream. Offsets count from our SYN, which is 0; the first byte is 1 and the FIN one past the last.
 #[derive(Debug)]
@@ -45,45 +54,12 @@ pub(crate) struct Sender {
     selective: bool,
 }
 
-/// How much the application may write ahead.
-#[derive(Debug)]
-struct Buffer {
-    size: u64,
-    limit: u64,
-}
-
-/// There is something to send, nothing on its way, and the peer's window is closed, or open by a sliver (RFC 9293 section
-/// 3.8.6.1).
-#[derive(Debug, Clone, Copy)]
-struct Stuck {
-    ask_at: Instant,
-    /// Since when the peer has not answered.
-    asked: Option<Instant>,
-    tries: u32,
-    /// The sliver is used now.
-    force: bool,
-}
-
-/// What leaves next, in stream offsets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Piece {
-    pub(crate) seq: u32,
-    pub(crate) start: u64,
-    pub(crate) end: u64,
-    pub(crate) syn: bool,
-    pub(crate) fin: bool,
-    pub(crate) push: bool,
-}
-
-/// What a first flight needs, and what an application writes before it looks again.
-const FIRST_BUFFER: u64 = 64 << 10;
 /// More pieces smaller than a segment than this wait until some are acknowledged: their bookkeeping outweighs them.
 const MOST_RANGES_OF_SLIVERS: usize = 256;
 
 impl Sender {
     pub(crate) fn new(config: &Config, initial: u32, now: Instant) -> Self {
         let mss = config.family.payload(config.mtu);
-        let limit = config.buffers.send as u64;
         Self {
             numbering: Numbering::new(initial),
             ring: Ring::new(1),
@@ -93,7 +69,7 @@ impl Sender {
             mss,
             flight: Flight::new(config.control, mss as u64, config.salt, config.rtt.map(Into::into), now),
             peer: PeerWindow::closed(),
-            buffer: Buffer { size: FIRST_BUFFER.min(limit), limit },
+            buffer: Buffer::new(config.buffers.send),
             stuck: None,
             probe: false,
             duplicates: 0,
@@ -104,7 +80,8 @@ impl Sender {
     /// The peer's SYN has told how it wants to be sent to: `mss` already agreed upon, its window `scale`, whether it sends
     /// SACK blocks.
     pub(crate) fn open(&mut self, mss: usize, scale: u8, selective: bool) {
-        self.set_mss(mss);
+        self.mss = mss;
+        self.flight.set_mss(mss as u64);
         self.peer.open(scale);
         self.selective = selective;
         if !selective {
@@ -129,21 +106,19 @@ impl Sender {
         self.mss
     }
 
-    /// Changes the most payload in a packet.
-    pub(crate) fn set_mss(&mut self, mss: usize) {
-        self.mss = mss;
-        self.flight.set_mss(mss as u64);
-    }
-
-    /// The path carries less than thought: all that is on its way is cut anew and sent again.
-    pub(crate) fn shrink(&mut self, mss: usize, now: Instant) {
-        self.mss = mss;
-        self.flight.shrink(mss as u64, now);
+    /// Changes the most payload in a packet. If it is less than thought, all that is on its way is cut anew and sent again.
+    pub(crate) fn change_mss(&mut self, mss: usize, now: Instant) {
+        let before = std::mem::replace(&mut self.mss, mss);
+        if mss < before {
+            self.flight.shrink(mss as u64, now);
+        } else {
+            self.flight.set_mss(mss as u64);
+        }
     }
 
     /// How many bytes the application may write now.
     pub(crate) fn writable(&self) -> usize {
-        if self.shut { 0 } else { self.buffer.size.saturating_sub(self.end - self.ring.start()) as usize }
+        if self.shut { 0 } else { self.buffer.size().saturating_sub(self.end - self.ring.start()) as usize }
     }
 
     /// Takes bytes from the application; returns how many.
@@ -198,15 +173,18 @@ impl Sender {
     }
 
     /// Takes what a segment says about our stream.
-    pub(crate) fn handle_report(&mut self, report: &Report, now: Instant, counters: &mut Counters) {
+    pub(crate) fn handle_report(&mut self, report: &Report<'_>, now: Instant, counters: &mut Counters) {
         let before = self.flight.board().start();
         let ack = report.ack.max(before);
+        if ack > self.end {
+            return self.finish();
+        }
         let moved = self.peer.update(report.window, report.syn, report.seq, report.ack);
         let sacked = self.read_sack(report, ack, counters);
         let news = self.flight.acknowledge(ack, sacked.blocks(), sacked.repeated, now);
         if ack > before {
             self.ring.release(ack.clamp(self.ring.start(), self.end));
-            self.buffer.size = (2 * self.flight.window()).min(self.buffer.limit).max(self.buffer.size);
+            self.buffer.grow(self.flight.window());
             self.probe = false;
         }
         if !self.selective {
@@ -214,9 +192,17 @@ impl Sender {
         }
         match &mut self.stuck {
             Some(_) if moved && self.peer.edge() > self.flight.board().end() => self.stuck = None,
-            Some(stuck) => stuck.asked = None,
+            Some(stuck) => stuck.answered(),
             None => {}
         }
+    }
+
+    /// Our FIN is acknowledged.
+    fn finish(&mut self) {
+        self.flight.finish();
+        self.ring.release(self.end);
+        self.ring.give_back();
+        (self.stuck, self.probe) = (None, false);
     }
 
     /// The next piece to send, at most `max` bytes of payload. What it returns counts as sent.
@@ -249,16 +235,16 @@ impl Sender {
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) or [`poll`](Self::poll) has something to do.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        let pacing = self.flight.pacing_deadline().filter(|_| self.has_work());
-        let stuck = self.stuck.map(|stuck| stuck.ask_at);
-        [self.flight.deadline(), pacing, stuck].into_iter().flatten().min()
+    pub(crate) fn deadline(&self) -> Instant {
+        let pacing = if self.has_work() { self.flight.pacing_deadline() } else { Instant::NEVER };
+        let stuck = self.stuck.as_ref().map_or(Instant::NEVER, |stuck| stuck.ask_at);
+        self.flight.deadline().min(pacing).min(stuck)
     }
 
     /// When the peer has been silent for too long.
-    pub(crate) fn expiry(&self, patience: Duration) -> Option<Instant> {
-        let asked = self.stuck.and_then(|stuck| stuck.asked);
-        [self.flight.stalled_since(), asked].into_iter().flatten().min().map(|since| since + patience)
+    pub(crate) fn expiry(&self, patience: Duration) -> Instant {
+        let asked = self.stuck.as_ref().map_or(Instant::NEVER, |stuck| stuck.asked);
+        self.flight.stalled_since().min(asked) + patience
     }
 
     /// Lets due timers ring. Returns whether to ask the peer for its window.
@@ -271,19 +257,13 @@ impl Sender {
         }
         let open = self.peer.edge() > self.flight.board().end();
         let Some(stuck) = self.stuck.as_mut().filter(|stuck| stuck.ask_at <= now) else { return false };
-        stuck.tries += 1;
-        stuck.ask_at = now + self.flight.rtt().timeout(stuck.tries);
-        stuck.force = open;
-        if !open {
-            stuck.asked = stuck.asked.or(Some(now));
-        }
+        stuck.act(open, self.flight.rtt(), now);
         !open
     }
 
     /// Bounds the buffer from now on. What has been written stays.
     pub(crate) fn set_limit(&mut self, limit: usize) {
-        self.buffer.limit = limit as u64;
-        self.buffer.size = self.buffer.size.min(self.buffer.limit);
+        self.buffer.set_limit(limit);
     }
 
     /// Bytes of memory taken by the ring.
@@ -321,7 +301,7 @@ impl Sender {
     /// Whether something waits to be sent, allowed or not.
     fn has_work(&self) -> bool {
         let board = self.flight.board();
-        board.first_lost().is_some() || board.end() < self.limit()
+        board.has_lost() || board.end() < self.limit()
     }
 
     /// One past the last offset that exists by now.
@@ -361,12 +341,11 @@ impl Sender {
             return None;
         }
         // Silly window avoidance (RFC 9293 section 3.8.6.2.1): a sliver goes if it is all there is, half the window, or asked for.
-        let forced = self.stuck.is_some_and(|stuck| stuck.force);
+        let forced = self.stuck.as_ref().is_some_and(|stuck| stuck.force);
         if end < limit && sliver && cut - start < (self.peer.most() / 2).max(1) && !forced && room > 0 {
             self.flight.app_limited();
             if self.flight.board().is_empty() && self.stuck.is_none() {
-                let ask_at = now + self.flight.rtt().timeout(0);
-                self.stuck = Some(Stuck { ask_at, asked: None, tries: 0, force: false });
+                self.stuck = Some(Stuck::new(self.flight.rtt(), now));
             }
             return None;
         }
@@ -384,12 +363,14 @@ impl Sender {
     }
 
     /// The SACK blocks of a report, as long as they describe what was sent with no more records than that can need.
-    fn read_sack(&self, report: &Report, ack: u64, counters: &mut Counters) -> Sacked {
+    fn read_sack(&self, report: &Report<'_>, ack: u64, counters: &mut Counters) -> Sacked {
+        if report.sack.is_empty() {
+            return Sacked::default();
+        }
         let board = self.flight.board();
         let mut sacked = Sacked::read(report, self.numbering, ack, board.end(), self.peer.most());
         let most = MOST_RANGES_OF_SLIVERS as u64 + 4 * (board.end() - board.start()) / self.mss as u64;
-        let unwanted = !self.selective && !report.sack.is_empty();
-        if unwanted || (board.ranges() as u64 > most && !sacked.blocks().is_empty()) {
+        if !self.selective || (board.ranges() as u64 > most && !sacked.blocks().is_empty()) {
             sacked = Sacked::refused();
         }
         for _ in 0..sacked.bad {

@@ -35,7 +35,7 @@ const PATIENCE_LASTS: u32 = 16;
 
 impl Rack {
     /// Something was delivered (steps 2 and 3).
-    pub(crate) fn delivered(&mut self, delivered: &Delivered, rtt: &Rtt, now: Instant) {
+    pub(crate) fn delivered(&mut self, delivered: &Delivered<'_>, rtt: &Rtt, now: Instant) {
         if delivered.end > self.highest {
             self.highest = delivered.end;
         } else if delivered.end < self.highest && !delivered.resent {
@@ -71,19 +71,19 @@ impl Rack {
     }
 
     /// Takes for lost what should have arrived by now (step 5). Returns how many bytes, and when to ask again.
-    pub(crate) fn detect(&self, board: &mut Scoreboard, wait: Wait, now: Instant) -> (u64, Option<Instant>) {
-        let Some(newest) = self.newest else { return (0, None) };
+    pub(crate) fn detect(&self, board: &mut Scoreboard, wait: Wait, now: Instant) -> (u64, Instant) {
+        let Some(newest) = self.newest else { return (0, Instant::NEVER) };
         let limit = newest.rtt + self.window(board, wait);
         let mut lost = 0;
         loop {
-            let Some((number, transmission)) = board.oldest_in_flight() else { return (lost, None) };
+            let Some((number, at)) = board.oldest_in_flight() else { return (lost, Instant::NEVER) };
             let until = if number < newest.number { u64::MAX } else { newest.end };
             if number > newest.number || !board.flies_before(number, until) {
-                return (lost, None);
+                return (lost, Instant::NEVER);
             }
-            let due = transmission.at + limit;
+            let due = at + limit;
             if due > now {
-                return (lost, Some(due));
+                return (lost, due);
             }
             lost += board.lose_transmission(number, until);
         }
@@ -94,8 +94,8 @@ impl Rack {
         let limit = self.newest.map_or(rto, |newest| newest.rtt + self.window(board, wait));
         let first = board.start();
         let mut lost = board.lose(first, first + wait.mss);
-        while let Some((number, transmission)) = board.oldest_in_flight() {
-            if transmission.at + limit > now {
+        while let Some((number, at)) = board.oldest_in_flight() {
+            if at + limit > now {
                 break;
             }
             lost += board.lose_transmission(number, u64::MAX);

@@ -16,7 +16,7 @@ pub(crate) enum Judgement {
 
 /// What the acknowledgement field, the window field and the SACK option of a segment say.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Report {
+pub(crate) struct Report<'a> {
     /// The acknowledgement number as an offset.
     pub(crate) ack: u64,
     /// Where the segment stands in the peer's stream.
@@ -25,7 +25,7 @@ pub(crate) struct Report {
     pub(crate) syn: bool,
     /// Whether the segment carries nothing else.
     pub(crate) pure: bool,
-    pub(crate) sack: SackBlocks,
+    pub(crate) sack: &'a SackBlocks,
 }
 
 /// What a SACK option means for what is on its way.
@@ -42,7 +42,7 @@ pub(crate) struct Sacked {
 impl Sacked {
     /// Reads the SACK blocks of a report. `ack` is where what is on its way begins and `end` where it ends; a DSACK may lie up
     /// to a window of `most` bytes before it (RFC 2883 section 4).
-    pub(crate) fn read(report: &Report, numbering: Numbering, ack: u64, end: u64, most: u64) -> Self {
+    pub(crate) fn read(report: &Report<'_>, numbering: Numbering, ack: u64, end: u64, most: u64) -> Self {
         let mut sacked = Self::default();
         let offsets = |(left, right): (u32, u32)| (numbering.offset(left, ack), numbering.offset(right, ack));
         let second = report.sack.iter().nth(1).map(offsets);

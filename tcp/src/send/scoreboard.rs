@@ -8,7 +8,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::transmission::{Delivered, Snapshot, Transmission};
+use super::range::{Range, State};
+use super::transmission::{Delivered, Only, Snapshot, Transmission};
 use crate::clock::Instant;
 
 /// Everything between the first unacknowledged offset and the last one sent.
@@ -31,24 +32,16 @@ pub(crate) struct Scoreboard {
     steps: u64,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Range {
-    start: u64,
-    end: u64,
-    state: State,
-    /// Number of the last transmission.
-    sent_as: u64,
-    resent: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    InFlight,
-    Sacked,
-    Lost,
-}
+/// As many records as an exchange of requests and answers has on its way. There is memory for them from the beginning: every
+/// flow sends a SYN.
+const FEW: usize = 4;
 
 impl Scoreboard {
+    /// Nothing was sent.
+    pub(crate) fn new() -> Self {
+        Self { ranges: VecDeque::with_capacity(FEW), transmissions: VecDeque::with_capacity(FEW), ..Self::default() }
+    }
+
     /// The first unacknowledged offset (SND.UNA).
     pub(crate) fn start(&self) -> u64 {
         self.start
@@ -84,6 +77,11 @@ impl Scoreboard {
         self.steps
     }
 
+    /// Whether some bytes are lost and not sent again.
+    pub(crate) fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
     /// The first bytes that are lost and not sent again.
     pub(crate) fn first_lost(&self) -> Option<(u64, u64)> {
         self.lost.first().map(|start| (*start, self.ranges[self.index(*start)].end))
@@ -95,12 +93,12 @@ impl Scoreboard {
         Some((range.end.saturating_sub(most).max(range.start), range.end))
     }
 
-    /// The oldest transmission that still has bytes in flight. Each is passed at most once.
-    pub(crate) fn oldest_in_flight(&mut self) -> Option<(u64, Transmission)> {
+    /// The oldest transmission that still has bytes in flight, and when it was sent. Each is passed at most once.
+    pub(crate) fn oldest_in_flight(&mut self) -> Option<(u64, Instant)> {
         loop {
-            let transmission = *self.transmission(self.oldest)?;
+            let transmission = self.transmission(self.oldest)?;
             if transmission.flying > 0 {
-                return Some((self.oldest, transmission));
+                return Some((self.oldest, transmission.at));
             }
             self.oldest += 1;
             self.steps += 1;
@@ -137,8 +135,24 @@ impl Scoreboard {
         self.forget();
     }
 
+    /// Records that everything before `ack` was delivered, if that is all there is, and is one transmission's, sent once: the
+    /// usual case of an exchange. Otherwise nothing happens.
+    pub(crate) fn take_only(&mut self, ack: u64) -> Option<Only> {
+        let range = self.ranges.front()?;
+        let simple = range.state == State::InFlight && !range.resent && self.ranges.len() == 1;
+        if ack != self.end || !simple || range.sent_as != self.first || self.transmissions.len() != 1 {
+            return None;
+        }
+        let only = Only { start: range.start, number: range.sent_as, transmission: self.transmissions.pop_front()? };
+        self.ranges.clear();
+        self.first += 1;
+        (self.start, self.oldest, self.in_flight) = (ack, self.first, 0);
+        self.steps += 1;
+        Some(only)
+    }
+
     /// Records that everything before `ack` was delivered; tells `each` about what is news.
-    pub(crate) fn acknowledge(&mut self, ack: u64, mut each: impl FnMut(Delivered)) {
+    pub(crate) fn acknowledge(&mut self, ack: u64, mut each: impl FnMut(Delivered<'_>)) {
         debug_assert!(ack <= self.end);
         if ack <= self.start {
             return;
@@ -162,8 +176,13 @@ impl Scoreboard {
         self.forget();
     }
 
+    /// Records that everything was delivered and nothing more will be sent: there is nothing to tell.
+    pub(crate) fn finish(&mut self) {
+        *self = Self { start: self.end, end: self.end, steps: self.steps, ..Self::default() };
+    }
+
     /// Records that `left..right` has been reported by SACK; tells `each` about what is news.
-    pub(crate) fn sack(&mut self, left: u64, right: u64, mut each: impl FnMut(Delivered)) {
+    pub(crate) fn sack(&mut self, left: u64, right: u64, mut each: impl FnMut(Delivered<'_>)) {
         debug_assert!(self.start <= left && left < right && right <= self.end);
         let index = self.index(left);
         self.steps += 1;
@@ -303,7 +322,7 @@ impl Scoreboard {
     }
 
     /// A range as it was no longer counts: neither here nor in its transmission.
-    fn settle(&mut self, range: Range) -> Delivered {
+    fn settle(&mut self, range: Range) -> Delivered<'_> {
         let Range { start, end, sent_as, resent, .. } = range;
         let bytes = end - start;
         let was_lost = range.state == State::Lost;
@@ -315,7 +334,7 @@ impl Scoreboard {
         let transmission = transmission(&mut self.transmissions, self.first, sent_as).map(|transmission| {
             transmission.live -= bytes;
             transmission.flying -= if was_lost { 0 } else { bytes };
-            *transmission
+            &*transmission
         });
         Delivered { start, end, number: sent_as, transmission, resent, was_lost }
     }
@@ -419,7 +438,7 @@ mod tests {
         fn agrees_with_a_list_of_bytes(steps in steps()) {
             let now = Instant::START;
             let sample = Snapshot { delivered: 0, delivered_at: now, first_at: now, lost: 0, in_flight: 0, app_limited: false };
-            let mut board = Scoreboard::default();
+            let mut board = Scoreboard::new();
             // Index is the offset; what is acknowledged is before `start`.
             let (mut model, mut start, mut number) = (Vec::<Byte>::new(), 0, 0);
             for step in steps {
@@ -443,7 +462,11 @@ mod tests {
                     Step::Acknowledge(len) => {
                         let (_, ack) = clamp(0, len);
                         let mut news = 0;
-                        board.acknowledge(ack, |delivered| news += delivered.end - delivered.start);
+                        let only = if len % 2 == 0 { board.take_only(ack) } else { None };
+                        match only {
+                            Some(only) => news = only.transmission.end - only.start,
+                            None => board.acknowledge(ack, |delivered| news += delivered.end - delivered.start),
+                        }
                         let expected = (start..ack).filter(|at| model[*at as usize] != Byte::Sacked).count() as u64;
                         prop_assert_eq!(news, expected);
                         start = ack;
@@ -506,11 +529,27 @@ mod tests {
     }
 
     #[test]
+    fn an_end_leaves_nothing() {
+        let now = Instant::START;
+        let sample =
+            Snapshot { delivered: 0, delivered_at: now, first_at: now, lost: 0, in_flight: 0, app_limited: false };
+        let mut board = Scoreboard::new();
+        board.sent(0, 100, now, sample);
+        board.sent(100, 200, now, sample);
+        board.lose(0, 50);
+        board.sack(150, 200, |_| {});
+        board.finish();
+        board.audit();
+        assert_eq!((board.start(), board.end(), board.in_flight(), board.sacked()), (200, 200, 0, 0));
+        assert!(board.is_empty() && !board.has_lost());
+    }
+
+    #[test]
     fn a_peer_that_forgets_is_sent_everything_again() {
         let now = Instant::START;
         let sample =
             Snapshot { delivered: 0, delivered_at: now, first_at: now, lost: 0, in_flight: 0, app_limited: false };
-        let mut board = Scoreboard::default();
+        let mut board = Scoreboard::new();
         board.sent(0, 100, now, sample);
         board.sack(50, 100, |_| {});
         board.acknowledge(50, |_| {});

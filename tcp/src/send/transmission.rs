@@ -34,15 +34,24 @@ pub(crate) struct Snapshot {
 
 /// Bytes that have been delivered, as far as one range goes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Delivered {
+pub(crate) struct Delivered<'a> {
     pub(crate) start: u64,
     pub(crate) end: u64,
     /// Number of the transmission that the acknowledgement belongs to, as far as one can know.
     pub(crate) number: u64,
     /// That transmission; `None` if it has been forgotten.
-    pub(crate) transmission: Option<Transmission>,
+    pub(crate) transmission: Option<&'a Transmission>,
     /// Sent more than once, so that it is unknown which transmission was delivered.
     pub(crate) resent: bool,
     /// It had been taken for lost and not been sent again.
     pub(crate) was_lost: bool,
+}
+
+/// All that was on its way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Only {
+    /// Where it began; what lies before had been acknowledged.
+    pub(crate) start: u64,
+    pub(crate) number: u64,
+    pub(crate) transmission: Transmission,
 }

@@ -4,11 +4,13 @@
 //! this file: start up, drain the queue that this made, then cycle. A cycle drains a little (`Down`), holds (`Cruise`), fills
 //! the pipe (`Refill`) and asks for a quarter more (`Up`).
 
+mod aim;
 mod bounds;
 mod path;
 
 use super::controller::{Acked, Controller, initial_window};
-use crate::clock::{Duration, Instant};
+use crate::clock::{Duration, Instant, real, whole};
+use aim::{Aim, Basis};
 use bounds::{Bounds, Verdict};
 use path::Path;
 
@@ -29,6 +31,7 @@ pub(crate) struct Bbr {
     before: Option<Before>,
     /// The pacing rate in bytes per second; it changes with acknowledgements only.
     rate: Option<u64>,
+    aim: Aim,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -89,8 +92,6 @@ const DOWN_GAIN: f64 = 0.9;
 const UP_GAIN: f64 = 1.25;
 const WINDOW_GAIN: f64 = 2.0;
 const UP_WINDOW_GAIN: f64 = 2.5;
-/// Paces a little below the bandwidth, so that a queue drains rather than grows.
-const MARGIN: f64 = 0.99;
 /// Startup goes on as long as the bandwidth grows by a quarter, and ends after three rounds without.
 const FULL_GROWTH: f64 = 1.25;
 const FULL_ROUNDS: u32 = 3;
@@ -114,8 +115,6 @@ const MOST_WAIT_ROUNDS: u64 = 63;
 const DEEP_WAIT_ROUNDS: u64 = 10;
 /// Losses bound something if they leave less than this many times what fills the path.
 const SHALLOW_GAIN: f64 = 1.5;
-/// The largest piece handed out at once.
-const LARGEST_PIECE: u64 = 65_536;
 
 impl Bbr {
     pub(crate) fn new(mss: u64, salt: u32, rtt: Option<Duration>, now: Instant) -> Self {
@@ -131,6 +130,7 @@ impl Bbr {
             chance: salt,
             before: None,
             rate: rtt.map(|rtt| first_rate(mss, rtt)),
+            aim: Aim::default(),
         }
     }
 
@@ -144,15 +144,16 @@ impl Bbr {
         self.path.volume(self.bandwidth(), gain).unwrap_or(initial_window(self.mss))
     }
 
-    fn pacing_gain(&self) -> f64 {
+    /// The gains of pacing and window.
+    fn gains(&self) -> (f64, f64) {
         match self.mode {
-            Mode::Startup => STARTUP_GAIN,
-            Mode::Drain => DRAIN_GAIN,
-            Mode::ProbeRtt { .. } => 1.0,
+            Mode::Startup => (STARTUP_GAIN, WINDOW_GAIN),
+            Mode::Drain => (DRAIN_GAIN, WINDOW_GAIN),
+            Mode::ProbeRtt { .. } => (1.0, WINDOW_GAIN),
             Mode::Cycle(cycle) => match cycle.phase {
-                Phase::Down => DOWN_GAIN,
-                Phase::Cruise | Phase::Refill => 1.0,
-                Phase::Up => UP_GAIN,
+                Phase::Down => (DOWN_GAIN, WINDOW_GAIN),
+                Phase::Cruise | Phase::Refill => (1.0, WINDOW_GAIN),
+                Phase::Up => (UP_GAIN, UP_WINDOW_GAIN),
             },
         }
     }
@@ -284,13 +285,25 @@ impl Bbr {
         }
     }
 
+    fn take_aim(&mut self) {
+        let (pacing_gain, window_gain) = self.gains();
+        let basis = Basis {
+            bandwidth: self.bandwidth(),
+            least_rtt: self.path.least_rtt(),
+            clumping: self.path.clumping(),
+            mss: self.mss,
+            pacing_gain,
+            window_gain,
+        };
+        self.aim.follow(basis);
+    }
+
     fn set_rate(&mut self, ack: &Acked) {
-        let rate = (self.bandwidth() as f64 * self.pacing_gain() * MARGIN) as u64 + 1;
         // The first samples see a window that was still being sent: until the path is full, the rate only rises. Losses can end
         // startup before there is any sample.
         let settled = self.full.reached && self.bandwidth() > 0;
-        let least = if settled { 0 } else { self.rate.unwrap_or(first_rate(self.mss, ack.smoothed)) };
-        self.rate = Some(rate.max(least));
+        let least = if settled { 0 } else { self.rate.unwrap_or_else(|| first_rate(self.mss, ack.smoothed)) };
+        self.rate = Some(self.aim.rate().max(least));
     }
 
     fn probe_rtt_window(&self) -> u64 {
@@ -298,15 +311,7 @@ impl Bbr {
     }
 
     fn set_window(&mut self, ack: &Acked) {
-        let gain = match self.mode {
-            Mode::Cycle(Cycle { phase: Phase::Up, .. }) => UP_WINDOW_GAIN,
-            Mode::Startup | Mode::Drain | Mode::Cycle(_) | Mode::ProbeRtt { .. } => WINDOW_GAIN,
-        };
-        // Three pieces on their way through sender, network and receiver do not count as a queue. That they are the same for
-        // every flow also lets the smaller of two grow. On a path that holds less, or less than a millisecond's worth, they are that.
-        let small = self.volume(1.0).max(self.bandwidth() / 1000).max(6 * self.mss);
-        let pieces = (3 * LARGEST_PIECE).min(small);
-        let most = self.volume(gain) + self.path.clumping() + pieces;
+        let most = self.aim.window();
         self.window = if self.full.reached {
             (self.window + ack.bytes).min(most)
         } else if self.window < most || ack.delivered < initial_window(self.mss) {
@@ -348,6 +353,7 @@ impl Controller for Bbr {
         if ack.bytes > 0 {
             self.idle = false;
         }
+        self.take_aim();
         self.set_window(ack);
         self.set_rate(ack);
     }
@@ -391,5 +397,5 @@ impl Controller for Bbr {
 /// The rate before anything is known but the round-trip time: what startup makes of the initial window.
 fn first_rate(mss: u64, rtt: Duration) -> u64 {
     let rtt = rtt.max(Duration::from_millis(1));
-    (initial_window(mss) as f64 / rtt.as_secs_f64() * STARTUP_GAIN) as u64 + 1
+    whole(real(initial_window(mss)) / rtt.as_secs_f64() * STARTUP_GAIN) + 1
 }

@@ -1,6 +1,6 @@
 //! BBR's model of the path: bandwidth, round trips, propagation delay, and how acknowledgements clump.
 
-use crate::clock::{Duration, Instant};
+use crate::clock::{Duration, Instant, whole};
 use crate::control::controller::Acked;
 
 /// What samples say about the path, whatever the controller is doing.
@@ -77,7 +77,7 @@ impl Path {
     /// Bytes in flight that fill the path, times `gain`, at `bandwidth`.
     pub(crate) fn volume(&self, bandwidth: u64, gain: f64) -> Option<u64> {
         let rtt = self.least_rtt.filter(|_| bandwidth > 0)?;
-        Some((rtt.at(bandwidth) * gain) as u64)
+        Some(whole(rtt.at(bandwidth) * gain))
     }
 
     /// Bytes to have in flight above that, because acknowledgements come in clumps.
@@ -147,12 +147,12 @@ impl Clumping {
             self.turn_at = rounds + CLUMPING_ROUNDS;
             self.most = [0, self.most[0]];
         }
-        let expected = ack.now.duration_since(self.since).at(bandwidth);
-        if self.bytes as f64 <= expected {
+        let mut expected = whole(ack.now.duration_since(self.since).at(bandwidth));
+        if self.bytes <= expected {
             self.restart(ack.now);
+            expected = 0;
         }
         self.bytes += ack.bytes;
-        let expected = ack.now.duration_since(self.since).at(bandwidth);
-        self.most[0] = self.most[0].max((self.bytes as f64 - expected).max(0.0) as u64);
+        self.most[0] = self.most[0].max(self.bytes.saturating_sub(expected));
     }
 }
