@@ -28,6 +28,9 @@ pub enum Rule {
 pub enum Scheme {
     /// A header whose value management knows; HTTP Basic is one.
     Header(HeaderScheme),
+    /// Being a peer of the account's tunnel that management lets in. Nothing that a request carries proves it, so it is
+    /// never asked for, and no session comes of it: a cookie would outlive the peer.
+    Private,
 }
 
 /// A header that carries a credential.
@@ -76,7 +79,7 @@ impl Access {
     /// The headers that carry credentials, each once. They are removed before a request is forwarded.
     pub fn credential_headers(&self) -> impl Iterator<Item = &HeaderName> {
         let mut names = Vec::new();
-        for Scheme::Header(header) in self.schemes() {
+        for header in self.headers() {
             if !names.contains(&&header.name) {
                 names.push(&header.name);
             }
@@ -84,33 +87,42 @@ impl Access {
         names.into_iter()
     }
 
-    fn schemes(&self) -> Vec<&Scheme> {
-        let mut schemes = Vec::new();
+    fn headers(&self) -> Vec<&HeaderScheme> {
+        let mut headers = Vec::new();
         match self {
             Self::Open => {}
-            Self::Rule(rule) => rule.collect_schemes(&mut schemes),
+            Self::Rule(rule) => rule.collect_headers(&mut headers),
         }
-        schemes
+        headers
     }
 }
 
 impl Rule {
-    /// Whether whichever one of its schemes is proved meets the whole rule. Only then can a session, which proves one
-    /// scheme without saying which, stand in for it.
+    /// Whether whichever one of its schemes that start sessions is proved meets the whole rule. Only then can a session,
+    /// which proves one of them without saying which, stand in for it.
     pub(crate) fn one_proof_suffices(&self) -> bool {
+        self.worth_of_a_session() == Some(true)
+    }
+
+    /// `None` if none of its schemes starts a session.
+    fn worth_of_a_session(&self) -> Option<bool> {
         match self {
-            Self::Scheme(_) => true,
-            Self::Any(rules) => !rules.is_empty() && rules.iter().all(Self::one_proof_suffices),
-            Self::All(rules) => rules.len() == 1 && rules[0].one_proof_suffices(),
+            Self::Scheme(Scheme::Header(_)) => Some(true),
+            Self::Scheme(Scheme::Private) => None,
+            Self::Any(rules) => rules.iter().filter_map(Self::worth_of_a_session).reduce(|a, b| a && b),
+            Self::All(rules) => {
+                let worth = rules.iter().filter_map(Self::worth_of_a_session).reduce(|a, b| a && b)?;
+                Some(worth && rules.len() == 1)
+            }
         }
     }
 
     /// The values of `WWW-Authenticate` that ask for its schemes, each once.
     pub(crate) fn challenges(&self) -> Vec<HeaderValue> {
-        let mut schemes = Vec::new();
-        self.collect_schemes(&mut schemes);
+        let mut headers = Vec::new();
+        self.collect_headers(&mut headers);
         let mut values = Vec::new();
-        for Scheme::Header(header) in schemes {
+        for header in headers {
             let Some(Challenge::Basic { realm }) = &header.challenge else { continue };
             let text = format!("Basic realm=\"{realm}\", charset=\"UTF-8\"");
             match HeaderValue::try_from(text) {
@@ -121,14 +133,15 @@ impl Rule {
         values
     }
 
-    fn collect_schemes<'a>(&'a self, schemes: &mut Vec<&'a Scheme>) {
+    fn collect_headers<'a>(&'a self, headers: &mut Vec<&'a HeaderScheme>) {
         match self {
             Self::Any(rules) | Self::All(rules) => {
                 for rule in rules {
-                    rule.collect_schemes(schemes);
+                    rule.collect_headers(headers);
                 }
             }
-            Self::Scheme(scheme) => schemes.push(scheme),
+            Self::Scheme(Scheme::Header(header)) => headers.push(header),
+            Self::Scheme(Scheme::Private) => {}
         }
     }
 }

@@ -1,11 +1,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue};
 use postern_model::{AuthMechanism, Challenge, Principal};
 
 use crate::access::{Access, Door, HeaderScheme, Rule, Scheme};
-use crate::facts::Facts;
+use crate::facts::{Facts, Origin};
+use crate::refusal::{DenyReason, Refusal};
 use crate::{basic, cookie, origin};
 
 /// Something that is only had through a door. There is no way to it but [`Permit::redeem`].
@@ -80,6 +81,8 @@ pub enum Question {
     Session,
     /// Whether the request's value of this header is right.
     Header(HeaderName),
+    /// Whether management lets in the peer that the connection came from.
+    Peer,
 }
 
 /// The answer to a [`Question`].
@@ -130,77 +133,6 @@ pub enum Verdict<T> {
     Refuse(Refusal),
 }
 
-/// Why somebody stays out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// A credential is missing, or wrong (401).
-    Challenge {
-        /// One `WWW-Authenticate` each; empty where the schemes have none.
-        www_authenticate: Vec<HeaderValue>,
-        /// A credential was there, and it was wrong.
-        wrong: bool,
-    },
-    /// No credential would help (403).
-    Denied(DenyReason),
-    /// A page of another origin wants to open a WebSocket with this browser's credentials (403).
-    CrossOrigin,
-    /// Too many wrong tries; this one was not looked at (429).
-    TooMany,
-    /// Nobody could say whether the credential is right (502).
-    Unavailable,
-}
-
-/// Why no credential helps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DenyReason {
-    /// The rule names no scheme at all.
-    NoScheme,
-}
-
-impl Refusal {
-    /// The status to answer with.
-    #[must_use]
-    pub fn status(&self) -> StatusCode {
-        match self {
-            Self::Challenge { .. } => StatusCode::UNAUTHORIZED,
-            Self::Denied(_) | Self::CrossOrigin => StatusCode::FORBIDDEN,
-            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unavailable => StatusCode::BAD_GATEWAY,
-        }
-    }
-
-    /// One word for the access log.
-    #[must_use]
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Challenge { wrong: false, .. } => "credential_missing",
-            Self::Challenge { wrong: true, .. } => "credential_wrong",
-            Self::Denied(DenyReason::NoScheme) => "no_scheme",
-            Self::CrossOrigin => "cross_origin",
-            Self::TooMany => "too_many_tries",
-            Self::Unavailable => "auth_unavailable",
-        }
-    }
-
-    /// One `WWW-Authenticate` each, to send along.
-    #[must_use]
-    pub fn www_authenticate(&self) -> &[HeaderValue] {
-        match self {
-            Self::Challenge { www_authenticate, .. } => www_authenticate,
-            Self::Denied(_) | Self::CrossOrigin | Self::TooMany | Self::Unavailable => &[],
-        }
-    }
-
-    /// What kept them out, as the access log names it: the header where one was presented.
-    #[must_use]
-    pub fn mechanism(&self) -> AuthMechanism {
-        match self {
-            Self::Challenge { wrong: true, .. } | Self::TooMany | Self::Unavailable => AuthMechanism::Header,
-            Self::Challenge { wrong: false, .. } | Self::Denied(_) | Self::CrossOrigin => AuthMechanism::None,
-        }
-    }
-}
-
 /// Decides whether a request may enter. Pure: what it cannot see in the request, it asks for, each thing once, so that
 /// after at most one answer per scheme and one for the session there is a verdict. Only [`Answer::Yes`] ever lets in.
 pub fn decide<T>(door: &Protected<T>, facts: &Facts<'_>, answers: &Answers) -> Verdict<T> {
@@ -219,10 +151,11 @@ pub fn decide<T>(door: &Protected<T>, facts: &Facts<'_>, answers: &Answers) -> V
         return Verdict::Refuse(Refusal::CrossOrigin);
     }
     let sessions_count = rule.one_proof_suffices();
-    match session(&door.door, sessions_count, facts, answers).unwrap_or_else(|| evaluate(rule, facts, answers)) {
-        Outcome::Met(proof) => Verdict::Permit(Permit {
+    let scene = Scene { door: &door.door, facts, answers };
+    match scene.session(sessions_count).unwrap_or_else(|| scene.evaluate(rule)) {
+        Outcome::Met(mechanism, proof) => Verdict::Permit(Permit {
             principal: Some(proof.principal),
-            mechanism: AuthMechanism::Header,
+            mechanism,
             session: proof.session.filter(|_| sessions_count),
             inside: door.inside.clone(),
         }),
@@ -233,7 +166,7 @@ pub fn decide<T>(door: &Protected<T>, facts: &Facts<'_>, answers: &Answers) -> V
 
 /// How far a rule is met.
 enum Outcome {
-    Met(Proof),
+    Met(AuthMechanism, Proof),
     Unmet(Lack),
     Ask(Question),
 }
@@ -241,69 +174,101 @@ enum Outcome {
 /// Why a rule is not met.
 #[derive(Clone, Copy)]
 enum Lack {
-    NoScheme,
+    Denied(DenyReason),
     Absent,
     Wrong,
     TooMany,
     Unavailable,
 }
 
-/// `None` where no session speaks for the request. A bad cookie is as good as none.
-fn session(door: &Door, sessions_count: bool, facts: &Facts<'_>, answers: &Answers) -> Option<Outcome> {
-    if door.sessions.is_none() || !sessions_count || cookie::session_tokens(facts.headers).next().is_none() {
-        return None;
-    }
-    match answers.to(&Question::Session) {
-        None => Some(Outcome::Ask(Question::Session)),
-        Some(Answer::Yes(proof)) => Some(Outcome::Met(proof.clone())),
-        Some(Answer::No | Answer::TooMany | Answer::Unavailable) => None,
-    }
+/// What a rule is judged by.
+#[derive(Clone, Copy)]
+struct Scene<'a> {
+    door: &'a Door,
+    facts: &'a Facts<'a>,
+    answers: &'a Answers,
 }
 
-fn evaluate(rule: &Rule, facts: &Facts<'_>, answers: &Answers) -> Outcome {
-    match rule {
-        Rule::Any(rules) => any(rules, facts, answers),
-        Rule::All(rules) => all(rules, facts, answers),
-        Rule::Scheme(Scheme::Header(scheme)) => header(scheme, facts, answers),
-    }
-}
-
-fn any(rules: &[Rule], facts: &Facts<'_>, answers: &Answers) -> Outcome {
-    let mut lack = Lack::NoScheme;
-    for rule in rules {
-        match evaluate(rule, facts, answers) {
-            Outcome::Unmet(Lack::NoScheme) => {}
-            Outcome::Unmet(Lack::Absent) => lack = Lack::Absent,
-            decided => return decided,
+impl Scene<'_> {
+    /// `None` where no session speaks for the request. A bad cookie is as good as none.
+    fn session(self, sessions_count: bool) -> Option<Outcome> {
+        let none = self.door.sessions.is_none() || !sessions_count;
+        if none || cookie::session_tokens(self.facts.headers).next().is_none() {
+            return None;
+        }
+        match self.answers.to(&Question::Session) {
+            None => Some(Outcome::Ask(Question::Session)),
+            Some(Answer::Yes(proof)) => Some(Outcome::Met(AuthMechanism::Header, proof.clone())),
+            Some(Answer::No | Answer::TooMany | Answer::Unavailable) => None,
         }
     }
-    Outcome::Unmet(lack)
-}
 
-fn all(rules: &[Rule], facts: &Facts<'_>, answers: &Answers) -> Outcome {
-    let mut first = None;
-    for rule in rules {
-        match evaluate(rule, facts, answers) {
-            Outcome::Met(proof) => first = first.or(Some(proof)),
-            undecided => return undecided,
+    fn evaluate(self, rule: &Rule) -> Outcome {
+        match rule {
+            Rule::Any(rules) => self.any(rules),
+            Rule::All(rules) => self.all(rules),
+            Rule::Scheme(Scheme::Header(scheme)) => self.header(scheme),
+            Rule::Scheme(Scheme::Private) => self.peer(),
         }
     }
-    first.map_or(Outcome::Unmet(Lack::NoScheme), Outcome::Met)
-}
 
-fn header(scheme: &HeaderScheme, facts: &Facts<'_>, answers: &Answers) -> Outcome {
-    match presented(scheme, facts) {
-        Presented::Nothing => return Outcome::Unmet(Lack::Absent),
-        Presented::Nonsense => return Outcome::Unmet(Lack::Wrong),
-        Presented::Value => {}
+    /// Nobody chooses to be a peer: one that may not enter, as anybody who is none, can still prove something else.
+    fn any(self, rules: &[Rule]) -> Outcome {
+        let mut lack = Lack::Denied(DenyReason::NoScheme);
+        for rule in rules {
+            match (self.evaluate(rule), lack) {
+                (Outcome::Unmet(Lack::Absent), _) => lack = Lack::Absent,
+                (Outcome::Unmet(Lack::Denied(reason)), Lack::Denied(DenyReason::NoScheme)) => {
+                    lack = Lack::Denied(reason);
+                }
+                (Outcome::Unmet(Lack::Denied(_)), _) => {}
+                (decided, _) => return decided,
+            }
+        }
+        Outcome::Unmet(lack)
     }
-    let question = Question::Header(scheme.name.clone());
-    match answers.to(&question) {
-        None => Outcome::Ask(question),
-        Some(Answer::Yes(proof)) => Outcome::Met(proof.clone()),
-        Some(Answer::No) => Outcome::Unmet(Lack::Wrong),
-        Some(Answer::TooMany) => Outcome::Unmet(Lack::TooMany),
-        Some(Answer::Unavailable) => Outcome::Unmet(Lack::Unavailable),
+
+    fn all(self, rules: &[Rule]) -> Outcome {
+        let mut first = None;
+        for rule in rules {
+            match self.evaluate(rule) {
+                Outcome::Met(mechanism, proof) => first = first.or(Some((mechanism, proof))),
+                undecided => return undecided,
+            }
+        }
+        let none = Outcome::Unmet(Lack::Denied(DenyReason::NoScheme));
+        first.map_or(none, |(mechanism, proof)| Outcome::Met(mechanism, proof))
+    }
+
+    fn header(self, scheme: &HeaderScheme) -> Outcome {
+        match presented(scheme, self.facts) {
+            Presented::Nothing => return Outcome::Unmet(Lack::Absent),
+            Presented::Nonsense => return Outcome::Unmet(Lack::Wrong),
+            Presented::Value => {}
+        }
+        let question = Question::Header(scheme.name.clone());
+        match self.answers.to(&question) {
+            None => Outcome::Ask(question),
+            Some(Answer::Yes(proof)) => Outcome::Met(AuthMechanism::Header, proof.clone()),
+            Some(Answer::No) => Outcome::Unmet(Lack::Wrong),
+            Some(Answer::TooMany) => Outcome::Unmet(Lack::TooMany),
+            Some(Answer::Unavailable) => Outcome::Unmet(Lack::Unavailable),
+        }
+    }
+
+    fn peer(self) -> Outcome {
+        let denied = |reason| Outcome::Unmet(Lack::Denied(reason));
+        match self.facts.origin {
+            Origin::Public => return denied(DenyReason::NotAPeer),
+            Origin::Tunnel(peer) if *peer.account() != self.door.account => return denied(DenyReason::OtherAccount),
+            Origin::Tunnel(_) => {}
+        }
+        match self.answers.to(&Question::Peer) {
+            None => Outcome::Ask(Question::Peer),
+            Some(Answer::Yes(proof)) => Outcome::Met(AuthMechanism::TunnelPeer, proof.clone()),
+            Some(Answer::No) => denied(DenyReason::PeerDenied),
+            Some(Answer::TooMany | Answer::Unavailable) => denied(DenyReason::PeerUnverified),
+        }
     }
 }
 
@@ -336,7 +301,7 @@ fn presented(scheme: &HeaderScheme, facts: &Facts<'_>) -> Presented {
 
 fn refusal(rule: &Rule, lack: Lack) -> Refusal {
     match lack {
-        Lack::NoScheme => Refusal::Denied(DenyReason::NoScheme),
+        Lack::Denied(reason) => Refusal::Denied(reason),
         Lack::Absent => Refusal::Challenge { www_authenticate: rule.challenges(), wrong: false },
         Lack::Wrong => Refusal::Challenge { www_authenticate: rule.challenges(), wrong: true },
         Lack::TooMany => Refusal::TooMany,
@@ -349,9 +314,9 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
     use std::time::Duration;
 
-    use http::HeaderMap;
     use http::header::{AUTHORIZATION, COOKIE, ORIGIN};
-    use postern_model::{AccountId, HostName, ServiceId, SessionKey};
+    use http::{HeaderMap, StatusCode};
+    use postern_model::{AccountId, Generation, HostName, PeerKind, PublicKey, ServiceId, SessionKey, TunnelPeer};
     use proptest::prelude::*;
 
     use super::*;
@@ -398,8 +363,18 @@ mod tests {
         Proof { principal: Arc::new(principal), session: Some(HeaderValue::from_static("cookie")) }
     }
 
-    /// Answers what is asked, and says what was.
+    /// Answers what is asked at a public listener, and says what was.
     fn run(
+        access: Access,
+        headers: &HeaderMap,
+        upgrade: bool,
+        answer: impl FnMut(&Question) -> Answer,
+    ) -> (Result<Permit<&'static str>, Refusal>, Vec<Question>) {
+        run_at(&Origin::Public, access, headers, upgrade, answer)
+    }
+
+    fn run_at(
+        origin: &Origin,
         access: Access,
         headers: &HeaderMap,
         upgrade: bool,
@@ -407,7 +382,8 @@ mod tests {
     ) -> (Result<Permit<&'static str>, Refusal>, Vec<Question>) {
         let door = protected(access);
         let host = host();
-        let facts = Facts { source: IpAddr::V4(Ipv4Addr::LOCALHOST), headers, upgrade, host: &host, port: Some(443) };
+        let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let facts = Facts { source, origin, tls: true, headers, upgrade, host: &host, port: Some(443) };
         let (mut answers, mut asked) = (Answers::default(), Vec::new());
         loop {
             match decide(&door, &facts, &answers) {
@@ -507,6 +483,7 @@ mod tests {
         let by_header = |question: &Question| match question {
             Question::Session => Answer::No,
             Question::Header(_) => Answer::Yes(proof()),
+            Question::Peer => Answer::Unavailable,
         };
         let (permit, asked) = run(Access::Rule(password()), &headers(&[BASIC, TOKEN]), false, by_header);
         assert!(permit.is_ok());
@@ -520,7 +497,7 @@ mod tests {
         let only = |right: HeaderName| {
             move |question: &Question| match question {
                 Question::Header(name) if *name == right => Answer::Yes(proof()),
-                Question::Header(_) | Question::Session => Answer::No,
+                Question::Header(_) | Question::Session | Question::Peer => Answer::No,
             }
         };
         let both = headers(&[("x-key", "v"), BASIC]);
@@ -550,6 +527,111 @@ mod tests {
         assert!(outcome(Access::Rule(password()), &headers(&[BASIC]), true).is_ok());
         assert!(outcome(Access::Rule(password()), &foreign, false).is_ok());
         assert!(outcome(Access::Open, &foreign, true).is_ok());
+    }
+
+    fn private() -> Rule {
+        Rule::Scheme(Scheme::Private)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test has no tunnel")]
+    fn peer_of(account: &str) -> Origin {
+        let account = AccountId::parse(account).expect("an id");
+        let address = IpAddr::V4(Ipv4Addr::new(100, 72, 0, 3));
+        Origin::Tunnel(TunnelPeer::minted(account, PublicKey([2; 32]), Generation(1), address, PeerKind::Device))
+    }
+
+    fn refused_at(origin: &Origin, rule: Rule, fields: &[(&'static str, &str)], answer: &Answer) -> (Refusal, usize) {
+        let (outcome, asked) = run_at(origin, Access::Rule(rule), &headers(fields), false, |_| answer.clone());
+        (outcome.expect_err("refused"), asked.len())
+    }
+
+    #[test]
+    fn a_peer_that_management_lets_in_enters_a_private_door_and_gets_no_session() {
+        let (permit, asked) = run_at(
+            &peer_of("acc"),
+            Access::Rule(private()),
+            &headers(&[BASIC, TOKEN]),
+            false,
+            |_| Answer::Yes(proof()),
+        );
+        let permit = permit.expect("let in");
+        assert_eq!(asked, [Question::Peer], "neither cookie nor header is looked at");
+        assert_eq!((permit.mechanism(), permit.session()), (AuthMechanism::TunnelPeer, None));
+        assert_eq!(permit.principal().map(|who| &*who.subject), Some("u1"));
+    }
+
+    #[test]
+    fn every_other_way_to_a_private_door_ends_in_403_without_a_challenge() {
+        let yes = Answer::Yes(proof());
+        let cases = [
+            (Origin::Public, &yes, DenyReason::NotAPeer, 0, "not_a_peer", AuthMechanism::None),
+            (peer_of("other"), &yes, DenyReason::OtherAccount, 0, "other_account", AuthMechanism::TunnelPeer),
+            (peer_of("acc"), &Answer::No, DenyReason::PeerDenied, 1, "peer_denied", AuthMechanism::TunnelPeer),
+            (
+                peer_of("acc"),
+                &Answer::Unavailable,
+                DenyReason::PeerUnverified,
+                1,
+                "peer_unverified",
+                AuthMechanism::TunnelPeer,
+            ),
+            (
+                peer_of("acc"),
+                &Answer::TooMany,
+                DenyReason::PeerUnverified,
+                1,
+                "peer_unverified",
+                AuthMechanism::TunnelPeer,
+            ),
+        ];
+        for (origin, answer, reason, questions, word, mechanism) in cases {
+            for rule in [private(), Rule::Any(vec![private()]), Rule::All(vec![private(), password()])] {
+                let (refusal, asked) = refused_at(&origin, rule, &[BASIC, TOKEN], answer);
+                assert_eq!((&refusal, asked), (&Refusal::Denied(reason), questions));
+                assert_eq!((refusal.status(), refusal.reason()), (StatusCode::FORBIDDEN, word));
+                assert_eq!((refusal.www_authenticate(), refusal.mechanism()), (&[][..], mechanism));
+            }
+        }
+    }
+
+    #[test]
+    fn beside_a_header_being_a_peer_is_one_more_way_in() {
+        let either = || Rule::Any(vec![password(), private()]);
+        let outcome = |origin: &Origin, fields: &[(&'static str, &str)], header: Answer, peer: Answer| {
+            let (outcome, asked) =
+                run_at(origin, Access::Rule(either()), &headers(fields), false, |question| match question {
+                    Question::Session => Answer::No,
+                    Question::Header(_) => header.clone(),
+                    Question::Peer => peer.clone(),
+                });
+            (outcome.map(|permit| permit.mechanism()).map_err(|refusal| refusal.reason()), asked.len())
+        };
+        let (yes, no, away) = (Answer::Yes(proof()), Answer::No, Answer::Unavailable);
+        let by_header = || Ok(AuthMechanism::Header);
+        assert_eq!(outcome(&peer_of("acc"), &[], no.clone(), yes.clone()), (Ok(AuthMechanism::TunnelPeer), 1));
+        assert_eq!(outcome(&peer_of("acc"), &[BASIC], yes.clone(), no.clone()), (by_header(), 1));
+        assert_eq!(outcome(&peer_of("acc"), &[BASIC], no.clone(), yes.clone()), (Err("credential_wrong"), 1));
+        assert_eq!(outcome(&peer_of("acc"), &[], yes.clone(), no.clone()), (Err("credential_missing"), 1));
+        assert_eq!(outcome(&peer_of("acc"), &[], yes.clone(), away), (Err("credential_missing"), 1));
+        assert_eq!(outcome(&peer_of("other"), &[], yes.clone(), yes.clone()), (Err("credential_missing"), 0));
+        assert_eq!(outcome(&Origin::Public, &[], yes.clone(), yes.clone()), (Err("credential_missing"), 0));
+        assert_eq!(outcome(&Origin::Public, &[BASIC], yes.clone(), no), (by_header(), 1));
+        let reversed = Access::Rule(Rule::Any(vec![private(), password()]));
+        let (permit, _) = run_at(&Origin::Public, reversed, &headers(&[BASIC]), false, |_| yes.clone());
+        assert!(permit.is_ok(), "the order does not matter to who is no peer");
+    }
+
+    #[test]
+    fn a_session_stands_for_a_header_never_for_a_peer() {
+        let asks_for_session = |rule: Rule| {
+            let (_, asked) = run(Access::Rule(rule), &headers(&[TOKEN]), false, |_| Answer::No);
+            asked.contains(&Question::Session)
+        };
+        assert!(asks_for_session(Rule::Any(vec![password(), private()])));
+        assert!(!asks_for_session(private()));
+        assert!(!asks_for_session(Rule::Any(vec![private()])));
+        assert!(!asks_for_session(Rule::All(vec![password(), private()])));
+        assert!(!asks_for_session(Rule::Any(vec![password(), Rule::All(vec![key(), private()])])));
     }
 
     #[test]
@@ -593,7 +675,10 @@ mod tests {
     }
 
     fn rule() -> impl Strategy<Value = Rule> {
-        let leaf = (0..NAMES.len()).prop_map(|n| scheme(HeaderName::from_static(NAMES[n]), None));
+        let leaf = prop_oneof![
+            4 => (0..NAMES.len()).prop_map(|n| scheme(HeaderName::from_static(NAMES[n]), None)),
+            1 => Just(private()),
+        ];
         leaf.prop_recursive(3, 16, 4, |inner| {
             prop_oneof![
                 proptest::collection::vec(inner.clone(), 0..4).prop_map(Rule::Any),
@@ -602,34 +687,36 @@ mod tests {
         })
     }
 
-    fn name_of(scheme: &Scheme) -> usize {
-        let Scheme::Header(header) = scheme;
-        NAMES.iter().position(|name| header.name == *name).expect("a header of the model")
+    fn place_of(name: &HeaderName) -> usize {
+        NAMES.iter().position(|known| name == *known).expect("a header of the model")
     }
 
-    /// Whether a rule is met by headers in these states; `None` if nothing it wants is there.
-    fn reference(rule: &Rule, states: &[State]) -> Option<bool> {
+    /// Whether a rule is met by headers in these states, and by being a peer that is let in; `None` if nothing it wants is
+    /// there.
+    fn reference(rule: &Rule, states: &[State], let_in: bool) -> Option<bool> {
         match rule {
-            Rule::Scheme(scheme) => match states[name_of(scheme)] {
+            Rule::Scheme(Scheme::Private) => let_in.then_some(true),
+            Rule::Scheme(Scheme::Header(header)) => match states[place_of(&header.name)] {
                 State::Absent => None,
                 state => Some(state == State::Right),
             },
-            Rule::Any(rules) => rules.iter().find_map(|rule| reference(rule, states)),
+            Rule::Any(rules) => rules.iter().find_map(|rule| reference(rule, states, let_in)),
             Rule::All(rules) => rules
                 .iter()
-                .map(|rule| reference(rule, states))
+                .map(|rule| reference(rule, states, let_in))
                 .find(|outcome| *outcome != Some(true))
                 .unwrap_or((!rules.is_empty()).then_some(true)),
         }
     }
 
-    /// How many schemes a rule has, and whether it is met if only that one (by its place) is proved.
+    /// How many headers a rule wants, and whether it is met if only that one (by its place) is proved.
     fn met_by_one(rule: &Rule, one: usize, next: &mut usize) -> bool {
         let mut each = |rules: &[Rule]| -> Vec<bool> { rules.iter().map(|rule| met_by_one(rule, one, next)).collect() };
         match rule {
             Rule::Any(rules) => each(rules).contains(&true),
             Rule::All(rules) => !rules.is_empty() && !each(rules).contains(&false),
-            Rule::Scheme(_) => {
+            Rule::Scheme(Scheme::Private) => false,
+            Rule::Scheme(Scheme::Header(_)) => {
                 *next += 1;
                 *next - 1 == one
             }
@@ -648,6 +735,8 @@ mod tests {
             rule in rule(),
             states in proptest::collection::vec(state(), NAMES.len()),
             cookie in state(),
+            peer in state(),
+            origin in prop_oneof![Just(Origin::Public), Just(peer_of("acc")), Just(peer_of("other"))],
         ) {
             let mut sent = HeaderMap::new();
             for (name, state) in NAMES.iter().zip(&states) {
@@ -665,21 +754,23 @@ mod tests {
                 State::Unavailable => Answer::Unavailable,
             };
             let mut positive = 0;
-            let (outcome, asked) = run(Access::Rule(rule.clone()), &sent, false, |question| {
+            let (outcome, asked) = run_at(&origin, Access::Rule(rule.clone()), &sent, false, |question| {
                 let state = match question {
                     Question::Session => cookie,
-                    Question::Header(name) => {
-                        states[NAMES.iter().position(|known| name == *known).expect("a header of the model")]
-                    }
+                    Question::Header(name) => states[place_of(name)],
+                    Question::Peer => peer,
                 };
                 positive += usize::from(state == State::Right);
                 answer(state)
             });
-            prop_assert!(asked.len() <= NAMES.len() + 1);
+            prop_assert!(asked.len() <= NAMES.len() + 2);
             prop_assert!(outcome.is_err() || positive > 0, "a permit without a positive fact");
             let by_session = asked.contains(&Question::Session) && cookie == State::Right;
             prop_assert!(!by_session || a_session_is_enough(&rule));
-            prop_assert_eq!(outcome.is_ok(), by_session || reference(&rule, &states) == Some(true));
+            let in_tunnel = origin == peer_of("acc");
+            prop_assert!(in_tunnel || !asked.contains(&Question::Peer));
+            let let_in = in_tunnel && peer == State::Right;
+            prop_assert_eq!(outcome.is_ok(), by_session || reference(&rule, &states, let_in) == Some(true));
         }
     }
 }

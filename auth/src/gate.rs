@@ -1,19 +1,25 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 use http::HeaderName;
 use parking_lot::Mutex;
-use postern_model::{Authenticate, Authenticated, Credential, Management, Secret};
+use postern_model::{AccountId, Authenticate, Authenticated, Credential, Management, PublicKey, Secret};
 
 use crate::access::{Door, Sessions};
 use crate::cache::{Kind, Name, Verified};
 use crate::clock::Clock;
-use crate::decide::{Answer, Answers, Permit, Proof, Protected, Question, Refusal, Verdict, decide};
-use crate::facts::Facts;
+use crate::decide::{Answer, Answers, Permit, Proof, Protected, Question, Verdict, decide};
+use crate::facts::{Facts, Origin};
+use crate::peers::Peers;
+use crate::refusal::Refusal;
 use crate::{cookie, session};
+
+/// How long a tunnel peer that was let in is not asked about again, unless said otherwise: NetBird's time.
+pub const PEER_TTL: Duration = Duration::from_secs(300);
 
 /// How many credentials may be on their way to management at once.
 const MOST_FLIGHTS: usize = 1024;
@@ -24,6 +30,7 @@ pub struct Gate {
     clock: Arc<dyn Clock>,
     verified: Arc<Verified>,
     flights: Mutex<Flights>,
+    peers: Peers,
 }
 
 /// Questions to management under way, so that the fifty requests of a page's first load cost one. They are told apart
@@ -35,11 +42,29 @@ impl Gate {
     /// A gate that asks `management`.
     #[must_use]
     pub fn new(management: Arc<dyn Management>, clock: Arc<dyn Clock>) -> Self {
-        Self { management, clock, verified: Arc::new(Verified::new()), flights: Mutex::default() }
+        let peers = Peers::new(management.clone(), clock.clone(), PEER_TTL);
+        Self { management, clock, verified: Arc::new(Verified::new()), flights: Mutex::default(), peers }
+    }
+
+    /// The same, with another time than [`PEER_TTL`].
+    #[must_use]
+    pub fn with_peer_ttl(self, ttl: Duration) -> Self {
+        let peers = Peers::new(self.management.clone(), self.clock.clone(), ttl);
+        Self { peers, ..self }
+    }
+
+    /// Forgets what is known of a tunnel peer, and asks again when it comes next.
+    pub fn evict(&self, account: &AccountId, peer: PublicKey) {
+        self.peers.evict(account, peer);
+    }
+
+    /// Forgets what is known of all peers of an account's tunnel.
+    pub fn evict_account(&self, account: &AccountId) {
+        self.peers.evict_account(account);
     }
 
     /// Lets a request in, or says why not. Takes as long as management does, and no time if the credential was verified
-    /// within the last minute.
+    /// within the last minute, or the peer within its time. Must run in a tokio runtime with time.
     ///
     /// # Errors
     /// The [`Refusal`] to answer with.
@@ -59,12 +84,13 @@ impl Gate {
 
     /// Cannot fail: what goes wrong is the answer [`Answer::Unavailable`], and that lets nobody in.
     async fn ask(&self, question: &Question, door: &Door, facts: &Facts<'_>) -> Answer {
-        let Some(sessions) = door.sessions else {
-            return Answer::Unavailable;
-        };
-        match question {
-            Question::Session => self.session(door, sessions, facts),
-            Question::Header(name) => self.header(door, sessions, facts, name).await,
+        match (question, door.sessions, facts.origin) {
+            (Question::Session, Some(sessions), _) => self.session(door, sessions, facts),
+            (Question::Header(name), Some(sessions), _) => self.header(door, sessions, facts, name).await,
+            (Question::Peer, _, Origin::Tunnel(peer)) => self.peers.answer(peer, door).await,
+            (Question::Session | Question::Header(_), None, _) | (Question::Peer, _, Origin::Public) => {
+                Answer::Unavailable
+            }
         }
     }
 
@@ -309,7 +335,8 @@ mod tests {
         ) -> Result<Permit<&'static str>, Refusal> {
             let source = IpAddr::V4(Ipv4Addr::new(192, 0, 2, last));
             let host = host();
-            self.gate.admit(door, &Facts { source, headers, upgrade: false, host: &host, port: None }).await
+            let (origin, host) = (&Origin::Public, &host);
+            self.gate.admit(door, &Facts { source, origin, tls: true, headers, upgrade: false, host, port: None }).await
         }
 
         fn asked(&self) -> usize {

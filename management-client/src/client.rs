@@ -3,10 +3,10 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use postern_model::{
-    AccessLogLine, Authenticate, Authenticated, BoxFuture, Delivery, Management, ManagementError, MappingEvents,
-    StatusUpdate,
+    AccessLogLine, AccountId, Authenticate, Authenticated, BoxFuture, CreateProxyPeer, Delivery, Management,
+    ManagementError, MappingEvents, PeerMaps, PublicKey, StatusUpdate, TunnelVerdict, ValidateTunnelPeer,
 };
-use postern_proto::convert::{Hello, authenticate_to_wire, authenticated_from_wire};
+use postern_proto::convert::{Hello, Watch, authenticate_to_wire, authenticated_from_wire};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -14,12 +14,13 @@ use tonic::{Code, Status};
 
 use crate::config::{Config, ConfigError};
 use crate::counters::{Counters, LineCounts};
-use crate::failure::{Failure, call, classify};
+use crate::failure::{call, is_from_server, to_error};
 use crate::lines::Lines;
 use crate::mappings::{Health, Mappings};
 use crate::queue::Queue;
 use crate::rpc::Rpc;
 use crate::statuses::{Board, Statuses};
+use crate::tunnel;
 
 const AUTHENTICATE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -73,7 +74,8 @@ struct Shared {
 
 impl Client {
     /// Ends the mapping stream, delivers what waits of statuses and access log, and ends. What is not delivered after
-    /// `grace` counts as dropped. Calls of `authenticate` still work; what is logged from now on is dropped.
+    /// `grace` counts as dropped. Streams of peer maps end too. Calls of `authenticate` still work; what is logged from now
+    /// on is dropped.
     pub async fn shutdown(&self, grace: Duration) {
         let mut tasks = std::mem::take(&mut *self.0.tasks.lock());
         self.0.closing.cancel();
@@ -132,17 +134,36 @@ impl Management for Client {
     fn lines_dropped(&self) -> u64 {
         self.0.counters.get().dropped
     }
+
+    fn create_proxy_peer(&self, request: CreateProxyPeer) -> BoxFuture<'_, Result<(), ManagementError>> {
+        Box::pin(tunnel::create_proxy_peer(&self.0.rpc, request))
+    }
+
+    fn peer_maps(
+        &self,
+        account: &AccountId,
+        key: PublicKey,
+    ) -> BoxFuture<'_, Result<Box<dyn PeerMaps>, ManagementError>> {
+        let watch = Watch { account: account.clone(), key };
+        Box::pin(async move {
+            let maps = tunnel::Maps::open(&self.0.rpc, &watch, self.0.closing.clone()).await?;
+            Ok(Box::new(maps) as Box<dyn PeerMaps>)
+        })
+    }
+
+    fn validate_tunnel_peer(
+        &self,
+        request: ValidateTunnelPeer,
+    ) -> BoxFuture<'_, Result<TunnelVerdict, ManagementError>> {
+        Box::pin(tunnel::validate_tunnel_peer(&self.0.rpc, request))
+    }
 }
 
 fn no_verdict(status: &Status) -> Result<Authenticated, ManagementError> {
-    let from_server = std::error::Error::source(status).is_none();
-    if from_server && status.code() == Code::ResourceExhausted {
+    if is_from_server(status) && status.code() == Code::ResourceExhausted {
         return Ok(Authenticated::TooMany);
     }
-    Err(match classify(status) {
-        Failure::Refused(reason) => ManagementError::Refused(reason),
-        Failure::Unreachable(reason) | Failure::Unsure(reason) => ManagementError::Unavailable(reason),
-    })
+    Err(to_error(status))
 }
 
 /// The mapping stream's events.

@@ -1,6 +1,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use postern_model::ManagementError;
 use tonic::{Code, Response, Status};
 
 /// Why a call did not do what it was for.
@@ -22,11 +23,23 @@ impl Failure {
     }
 }
 
-/// What a status says about the next try. Codes that tonic makes up for a broken connection have a source; those that the
-/// server sent have none.
+/// Codes that tonic makes up for a broken connection have a source; those that the server sent have none.
+pub(crate) fn is_from_server(status: &Status) -> bool {
+    status.source().is_none()
+}
+
+/// Why a call gave no answer, for whoever made it.
+pub(crate) fn to_error(status: &Status) -> ManagementError {
+    match classify(status) {
+        Failure::Refused(reason) => ManagementError::Refused(reason),
+        Failure::Unreachable(reason) | Failure::Unsure(reason) => ManagementError::Unavailable(reason),
+    }
+}
+
+/// What a status says about the next try.
 pub(crate) fn classify(status: &Status) -> Failure {
     let reason = describe(status);
-    if status.source().is_some() {
+    if !is_from_server(status) {
         return Failure::Unreachable(reason);
     }
     match status.code() {

@@ -8,6 +8,8 @@
 //! - **lines** delivers the access log: in batches over `postern.v1` where the server has it, else line by line. A batch is
 //!   kept until the server has accepted it.
 //!
+//! What a tunnel needs are calls of its owner's: to be made a peer, the stream of peer maps, whether a peer may enter.
+//!
 //! A server that is away costs nobody anything but time: the tasks try again, less and less often. They end with the last
 //! [`Client`]; [`Client::shutdown`] delivers what waits first.
 
@@ -22,6 +24,7 @@ mod queue;
 mod resume;
 mod rpc;
 mod statuses;
+mod tunnel;
 mod window;
 
 pub use client::{Client, Events, start};

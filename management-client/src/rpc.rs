@@ -23,7 +23,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// Above what h2 takes for a flood of small frames (it budgets half the connection's window).
 const CONNECTION_WINDOW: u32 = 16 << 20;
 const STREAM_WINDOW: u32 = 4 << 20;
-/// A batch of 500 mappings with long headers passes the usual 4 MiB, and one that cannot be read would end every stream.
+/// A batch of 500 mappings with long headers passes the usual 4 MiB, and so does a peer map of 40,000; one that cannot be
+/// read would end every stream. A full /16 of 65,536 peers takes 171 bytes each at most, with names of 64: 11 MiB.
 const MESSAGE: usize = 16 << 20;
 /// Of an in-memory connection, each way.
 const PIPE: usize = 256 << 10;
@@ -53,7 +54,7 @@ impl Rpc {
 
     /// Our own service, which stock servers do not have.
     pub(crate) fn postern(&self) -> ProxyClient<InterceptedService<Channel, Token>> {
-        ProxyClient::new(self.channel.clone())
+        ProxyClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE)
     }
 }
 

@@ -15,6 +15,8 @@ pub enum AuthMechanism {
     IpRestricted,
     /// No credential was involved (empty text).
     None,
+    /// A tunnel peer whom management was asked about; NetBird's word is `oidc`, since a peer is its user.
+    TunnelPeer,
 }
 
 impl AuthMechanism {
@@ -25,6 +27,7 @@ impl AuthMechanism {
             Self::Header => "header",
             Self::IpRestricted => "ip_restricted",
             Self::None => "",
+            Self::TunnelPeer => "oidc",
         }
     }
 }

@@ -13,6 +13,7 @@ mod mapping;
 mod principal;
 mod secret;
 mod status;
+mod tunnel;
 
 pub use access_log::{AccessLogLine, AuthMechanism};
 pub use framing::is_framing;
@@ -20,7 +21,7 @@ pub use host::{HostName, InvalidHost};
 pub use id::{AccountId, InvalidId, ProxyId, RequestId, ServiceId};
 pub use management::{
     Ack, Authenticate, Authenticated, Batch, BoxFuture, Capabilities, Change, Credential, Delivery, Management,
-    ManagementError, MappingEvents, Rejected, SyncEvent,
+    ManagementError, MappingEvents, PeerMaps, Rejected, SyncEvent,
 };
 pub use mapping::{
     Authentication, Challenge, HeaderAuth, InvalidTarget, Mapping, Mode, Needs, OneTimeToken, PathMapping, PathRewrite,
@@ -28,4 +29,8 @@ pub use mapping::{
 };
 pub use principal::{Group, Principal};
 pub use secret::Secret;
-pub use status::{ServiceState, StatusUpdate};
+pub use status::{InboundListener, ServiceState, StatusUpdate};
+pub use tunnel::{
+    CreateProxyPeer, Generation, InvalidKey, MappedPeer, PeerKind, PeerMap, PublicKey, TunnelPeer, TunnelVerdict,
+    ValidateTunnelPeer,
+};

@@ -4,7 +4,10 @@ use std::pin::Pin;
 
 use http::HeaderName;
 
-use crate::{AccessLogLine, AccountId, Mapping, OneTimeToken, Secret, ServiceId, StatusUpdate};
+use crate::{
+    AccessLogLine, AccountId, CreateProxyPeer, Mapping, OneTimeToken, PeerMap, PublicKey, Secret, ServiceId,
+    StatusUpdate, TunnelVerdict, ValidateTunnelPeer,
+};
 
 /// A future behind a pointer, for the methods of a port.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -26,6 +29,56 @@ pub trait Management: Send + Sync + 'static {
 
     /// How many access-log lines a full queue has dropped since the start.
     fn lines_dropped(&self) -> u64;
+
+    /// Makes this proxy a peer of an account's tunnel (NetBird: `CreateProxyPeer`). The same key again is the same peer.
+    /// Bounded in time by the implementation.
+    ///
+    /// # Errors
+    /// [`ManagementError::Refused`] for a token that is used or too old, among others.
+    fn create_proxy_peer(&self, request: CreateProxyPeer) -> BoxFuture<'_, Result<(), ManagementError>> {
+        drop(request);
+        no_tunnel()
+    }
+
+    /// Opens the stream of peer maps for our key in an account's tunnel (`postern.v1`).
+    ///
+    /// # Errors
+    /// [`ManagementError::Refused`] where management sends no peer maps, as a stock server, or does not know the key.
+    fn peer_maps(
+        &self,
+        account: &AccountId,
+        key: PublicKey,
+    ) -> BoxFuture<'_, Result<Box<dyn PeerMaps>, ManagementError>> {
+        let _ = (account, key);
+        no_tunnel()
+    }
+
+    /// Asks whether a tunnel peer may enter a service (NetBird: `ValidateTunnelPeer`). Bounded in time by the
+    /// implementation.
+    ///
+    /// # Errors
+    /// [`ManagementError`] when there is no verdict; that never means yes.
+    fn validate_tunnel_peer(
+        &self,
+        request: ValidateTunnelPeer,
+    ) -> BoxFuture<'_, Result<TunnelVerdict, ManagementError>> {
+        drop(request);
+        no_tunnel()
+    }
+}
+
+/// What a management without tunnels answers.
+fn no_tunnel<T>() -> BoxFuture<'static, Result<T, ManagementError>>
+where
+    T: Send + 'static,
+{
+    Box::pin(async { Err(ManagementError::Refused("it has no tunnels".to_owned())) })
+}
+
+/// The peer maps of one account's tunnel, in order; each is whole.
+pub trait PeerMaps: Send + 'static {
+    /// The next map; `None` once the stream has ended. What was in force stays in force.
+    fn next(&mut self) -> BoxFuture<'_, Option<PeerMap>>;
 }
 
 /// The mapping stream, across reconnects. There is one consumer.

@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use crate::{AccountId, ServiceId};
 
 /// NetBird's `ProxyStatus`.
@@ -30,4 +32,17 @@ pub struct StatusUpdate {
     pub certificate_issued: bool,
     /// One sentence for people, with the next action where there is one.
     pub error: Option<String>,
+    /// Where tunnel peers reach it, while they can.
+    pub inbound: Option<InboundListener>,
+}
+
+/// The listeners of an account's tunnel (NetBird: `ProxyInboundListener`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct InboundListener {
+    /// Our address in the tunnel.
+    pub address: IpAddr,
+    /// The port that speaks TLS.
+    pub https: u16,
+    /// The port that speaks plain HTTP.
+    pub http: u16,
 }

@@ -8,9 +8,11 @@ use prost::Message;
 
 use crate::convert::{self, Hello};
 use crate::management::{
-    AuthenticateRequest, AuthenticateResponse, GetMappingUpdateRequest, ProxyMapping, ProxyMappingUpdateType,
-    SendStatusUpdateRequest, SyncMappingsRequest, SyncMappingsResponse, sync_mappings_request::Msg,
+    AuthenticateRequest, AuthenticateResponse, CreateProxyPeerRequest, GetMappingUpdateRequest, ProxyMapping,
+    ProxyMappingUpdateType, SendStatusUpdateRequest, SyncMappingsRequest, SyncMappingsResponse,
+    ValidateTunnelPeerRequest, ValidateTunnelPeerResponse, sync_mappings_request::Msg,
 };
+use crate::postern::v1;
 
 /// Decodes `bytes` as each message that is converted from the wire, and converts it. `true` where they are mappings
 /// (`SyncMappingsResponse`), at least one, and all are understood.
@@ -43,6 +45,34 @@ fn calls(bytes: &[u8]) {
         && let Ok(status) = convert::status_from_wire(message)
     {
         assert_eq!(convert::status_from_wire(convert::status_to_wire(&status)), Ok(status));
+    }
+    tunnel(bytes);
+}
+
+fn tunnel(bytes: &[u8]) {
+    if let Ok(message) = CreateProxyPeerRequest::decode(bytes)
+        && let Ok(request) = convert::create_proxy_peer_from_wire(message)
+    {
+        let again = convert::create_proxy_peer_to_wire(&request);
+        assert!(convert::create_proxy_peer_from_wire(again).is_ok());
+    }
+    if let Ok(message) = ValidateTunnelPeerRequest::decode(bytes) {
+        let _ = convert::peer_question_from_wire(&message);
+    }
+    if let Ok(message) = ValidateTunnelPeerResponse::decode(bytes)
+        && let Ok(verdict) = convert::tunnel_verdict_from_wire(message)
+    {
+        assert!(convert::tunnel_verdict_from_wire(convert::tunnel_verdict_to_wire(verdict)).is_ok());
+    }
+    if let Ok(message) = v1::WatchPeersRequest::decode(bytes)
+        && let Ok(watch) = convert::watch_peers_from_wire(&message)
+    {
+        assert_eq!(convert::watch_peers_from_wire(&convert::watch_peers_to_wire(&watch)), Ok(watch));
+    }
+    if let Ok(message) = v1::PeerMap::decode(bytes)
+        && let Ok((map, _)) = convert::peer_map_from_wire(message)
+    {
+        assert_eq!(convert::peer_map_from_wire(convert::peer_map_to_wire(&map)), Ok((map, Vec::new())));
     }
 }
 

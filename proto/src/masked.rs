@@ -20,7 +20,7 @@ macro_rules! show {
 
 show! {
     AuthenticateResponse { success }
-    CreateProxyPeerRequest { service_id, account_id, wireguard_public_key, cluster }
+    CreateProxyPeerRequest { service_id, account_id, wireguard_public_key, cluster, listen_port }
     HeaderAuth { header, basic_realm }
     HeaderAuthRequest { header_name }
     MiddlewareConfig { id, enabled, slot, fail_mode, timeout, can_mutate }

@@ -7,8 +7,9 @@ use http::HeaderName;
 use ipnet::IpNet;
 use postern_model::{
     AccessLogLine, AccountId, AuthMechanism, Authenticate, Authenticated, Authentication, Capabilities, Challenge,
-    Change, Credential, HeaderAuth, HostName, Mapping, Mode, Needs, OneTimeToken, PathMapping, PathRewrite, ProxyId,
-    RequestId, Restrictions, Secret, ServiceId, ServiceState, SessionKey, StatusUpdate, Target, TargetOptions,
+    Change, Credential, HeaderAuth, HostName, InboundListener, Mapping, Mode, Needs, OneTimeToken, PathMapping,
+    PathRewrite, ProxyId, RequestId, Restrictions, Secret, ServiceId, ServiceState, SessionKey, StatusUpdate, Target,
+    TargetOptions,
 };
 use postern_proto::convert::{self, Hello};
 use postern_proto::fuzz;
@@ -287,6 +288,30 @@ fn a_credential_travels_with_who_tries() {
 }
 
 #[test]
+fn an_inbound_listener_has_an_address_and_ports() {
+    let spoilt = |inbound: wire::ProxyInboundListener| {
+        let inbound_listener = Some(inbound);
+        let (service_id, account_id) = ("svc-1".to_owned(), "acc-1".to_owned());
+        convert::status_from_wire(wire::SendStatusUpdateRequest {
+            service_id,
+            account_id,
+            inbound_listener,
+            ..Default::default()
+        })
+    };
+    let good = || wire::ProxyInboundListener { tunnel_ip: "100.72.0.1".into(), https_port: 443, http_port: 80 };
+    let inbound = spoilt(good()).expect("converts").inbound.expect("a listener");
+    assert_eq!((inbound.address.to_string(), inbound.https, inbound.http), ("100.72.0.1".to_owned(), 443, 80));
+    for (field, bad) in [
+        ("tunnel_ip", wire::ProxyInboundListener { tunnel_ip: "here".into(), ..good() }),
+        ("https_port", wire::ProxyInboundListener { https_port: 70_000, ..good() }),
+        ("http_port", wire::ProxyInboundListener { http_port: 70_000, ..good() }),
+    ] {
+        assert_eq!(spoilt(bad).expect_err(field).field(), format!("inbound_listener.{field}"));
+    }
+}
+
+#[test]
 fn a_verdict_travels() {
     let yes = Authenticated::Yes { session_token: Secret::from("jwt") };
     let back = |verdict| convert::authenticated_from_wire(convert::authenticated_to_wire(verdict).expect("a message"));
@@ -456,6 +481,10 @@ fn without_fingerprints(mut mapping: Mapping) -> (Mapping, Vec<bool>) {
     (mapping, given)
 }
 
+fn any_inbound() -> impl Strategy<Value = InboundListener> {
+    any::<(IpAddr, u16, u16)>().prop_map(|(address, https, http)| InboundListener { address, https, http })
+}
+
 proptest! {
     #[test]
     fn a_mapping_comes_back_as_it_went(mapping in any_mapping(), modified in any::<bool>()) {
@@ -480,8 +509,9 @@ proptest! {
         ]),
         certificate_issued in any::<bool>(),
         error in option::of("\\PC{0,20}"),
+        inbound in option::of(any_inbound()),
     ) {
-        let status = StatusUpdate { service: service(), account: account(), state, certificate_issued, error };
+        let status = StatusUpdate { service: service(), account: account(), state, certificate_issued, error, inbound };
         let bytes = convert::status_to_wire(&status).encode_to_vec();
         let wire = wire::SendStatusUpdateRequest::decode(&*bytes).expect("decodes");
         prop_assert_eq!(convert::status_from_wire(wire), Ok(status));

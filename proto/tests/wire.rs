@@ -53,7 +53,10 @@ const MESSAGES: &[(&str, &str)] = &[
     ),
     ("ProxyInboundListener", "tunnel_ip 1, https_port 2, http_port 3"),
     ("SendStatusUpdateResponse", ""),
-    ("CreateProxyPeerRequest", "service_id 1, account_id 2, token 3, wireguard_public_key 4, cluster 5"),
+    (
+        "CreateProxyPeerRequest",
+        "service_id 1, account_id 2, token 3, wireguard_public_key 4, cluster 5, listen_port 1000",
+    ),
     ("CreateProxyPeerResponse", "success 1, error_message 2"),
     ("GetOIDCURLRequest", "id 1, account_id 2, redirect_url 3"),
     ("GetOIDCURLResponse", "url 1"),
@@ -62,7 +65,7 @@ const MESSAGES: &[(&str, &str)] = &[
         "ValidateSessionResponse",
         "valid 1, user_id 2, user_email 3, denied_reason 4, peer_group_ids 5, peer_group_names 6",
     ),
-    ("ValidateTunnelPeerRequest", "tunnel_ip 1, domain 2"),
+    ("ValidateTunnelPeerRequest", "tunnel_ip 1, domain 2, account_id 1000, peer_public_key 1001, generation 1002"),
     (
         "ValidateTunnelPeerResponse",
         "valid 1, user_id 2, user_email 3, denied_reason 4, session_token 5, peer_group_ids 6, peer_group_names 7",

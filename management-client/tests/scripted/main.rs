@@ -5,4 +5,5 @@ mod calls;
 mod lines;
 mod mappings;
 mod network;
+mod tunnel;
 mod world;

@@ -15,7 +15,7 @@ use postern_model::{
 use postern_proto::management::proxy_service_server::{ProxyService, ProxyServiceServer};
 use postern_proto::management::*;
 use postern_proto::postern::v1::proxy_server::{Proxy, ProxyServer};
-use postern_proto::postern::v1::{AccessLogAck, AccessLogBatch};
+use postern_proto::postern::v1::{AccessLogAck, AccessLogBatch, PeerMap, WatchPeersRequest};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -43,6 +43,25 @@ pub(crate) struct State {
     /// By `log_id`: how often it came.
     lines: Mutex<BTreeMap<String, u32>>,
     silent: Mutex<bool>,
+    peers: Mutex<Vec<CreateProxyPeerRequest>>,
+    visits: Mutex<Vec<ValidateTunnelPeerRequest>>,
+    watches: Mutex<Vec<Watched>>,
+}
+
+/// The server's end of a stream of peer maps. Dropped, it ends the stream cleanly.
+pub(crate) struct Watched {
+    pub(crate) request: WatchPeersRequest,
+    maps: mpsc::UnboundedSender<Result<PeerMap, Status>>,
+}
+
+impl Watched {
+    pub(crate) fn send(&self, map: PeerMap) {
+        let _ = self.maps.send(Ok(map));
+    }
+
+    pub(crate) fn fail(&self, status: Status) {
+        let _ = self.maps.send(Err(status));
+    }
 }
 
 /// The server's end of a mapping stream. Dropped, it ends the stream cleanly.
@@ -80,6 +99,9 @@ impl World {
             statuses: Mutex::default(),
             lines: Mutex::default(),
             silent: Mutex::default(),
+            peers: Mutex::default(),
+            visits: Mutex::default(),
+            watches: Mutex::default(),
         };
         (Self(Arc::new(state)), opened)
     }
@@ -107,6 +129,20 @@ impl World {
 
     pub(crate) fn statuses(&self) -> Vec<SendStatusUpdateRequest> {
         self.0.statuses.lock().clone()
+    }
+
+    pub(crate) fn peers(&self) -> Vec<CreateProxyPeerRequest> {
+        self.0.peers.lock().clone()
+    }
+
+    pub(crate) fn visits(&self) -> Vec<ValidateTunnelPeerRequest> {
+        self.0.visits.lock().clone()
+    }
+
+    /// The next stream of peer maps that was opened.
+    pub(crate) async fn watched(&self) -> Watched {
+        until(|| !self.0.watches.lock().is_empty()).await;
+        self.0.watches.lock().remove(0)
     }
 
     /// Different lines that came.
@@ -277,9 +313,18 @@ impl ProxyService for World {
 
     async fn create_proxy_peer(
         &self,
-        _: Request<CreateProxyPeerRequest>,
+        request: Request<CreateProxyPeerRequest>,
     ) -> Result<Response<CreateProxyPeerResponse>, Status> {
-        Err(Status::unimplemented(""))
+        self.called("CreateProxyPeer", &request)?;
+        let request = request.into_inner();
+        let (success, error_message) = match &*request.token {
+            "never" => std::future::pending().await,
+            "full" => (false, Some("the network is full".to_owned())),
+            "mute" => (false, None),
+            _ => (true, None),
+        };
+        self.0.peers.lock().push(request);
+        Ok(Response::new(CreateProxyPeerResponse { success, error_message }))
     }
 
     async fn get_oidcurl(&self, _: Request<GetOidcurlRequest>) -> Result<Response<GetOidcurlResponse>, Status> {
@@ -295,9 +340,21 @@ impl ProxyService for World {
 
     async fn validate_tunnel_peer(
         &self,
-        _: Request<ValidateTunnelPeerRequest>,
+        request: Request<ValidateTunnelPeerRequest>,
     ) -> Result<Response<ValidateTunnelPeerResponse>, Status> {
-        Err(Status::unimplemented(""))
+        self.called("ValidateTunnelPeer", &request)?;
+        let request = request.into_inner();
+        let user_id = "user:alice".to_owned();
+        let answer = match &*request.domain {
+            "never.example.com" => std::future::pending().await,
+            "hollow.example.com" => ValidateTunnelPeerResponse { valid: true, user_id, ..Default::default() },
+            "open.example.com" => {
+                ValidateTunnelPeerResponse { valid: true, user_id, session_token: "jwt".into(), ..Default::default() }
+            }
+            _ => ValidateTunnelPeerResponse { denied_reason: "not_in_group".into(), ..Default::default() },
+        };
+        self.0.visits.lock().push(request);
+        Ok(Response::new(answer))
     }
 
     async fn check_llm_policy_limits(
@@ -318,6 +375,17 @@ impl ProxyService for World {
 #[tonic::async_trait]
 impl Proxy for World {
     type StreamAccessLogsStream = Answers<AccessLogAck>;
+    type WatchPeersStream = Answers<PeerMap>;
+
+    async fn watch_peers(
+        &self,
+        request: Request<WatchPeersRequest>,
+    ) -> Result<Response<Self::WatchPeersStream>, Status> {
+        self.called("WatchPeers", &request)?;
+        let (maps, outgoing) = mpsc::unbounded_channel();
+        self.0.watches.lock().push(Watched { request: request.into_inner(), maps });
+        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(outgoing))))
+    }
 
     async fn stream_access_logs(
         &self,
@@ -396,6 +464,7 @@ pub(crate) fn status(service: &str, state: ServiceState) -> StatusUpdate {
         state,
         certificate_issued: false,
         error: None,
+        inbound: None,
     }
 }
 

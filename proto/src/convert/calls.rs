@@ -3,16 +3,17 @@ use std::time::SystemTime;
 
 use http::HeaderName;
 use postern_model::{
-    AccessLogLine, AccountId, Authenticate, Authenticated, Capabilities, Credential, ProxyId, Secret, ServiceId,
-    ServiceState, StatusUpdate,
+    AccessLogLine, AccountId, Authenticate, Authenticated, Capabilities, Credential, InboundListener, ProxyId, Secret,
+    ServiceId, ServiceState, StatusUpdate,
 };
 use tonic::Status;
 
 use super::invalid::{Invalid, quote};
+use super::network::{address, port};
 use crate::management::authenticate_request::Request;
 use crate::management::{
     AccessLog, AuthenticateRequest, AuthenticateResponse, GetMappingUpdateRequest, HeaderAuthRequest,
-    ProxyCapabilities, ProxyStatus, SendStatusUpdateRequest, SyncMappingsInit,
+    ProxyCapabilities, ProxyInboundListener, ProxyStatus, SendStatusUpdateRequest, SyncMappingsInit,
 };
 
 /// How a proxy introduces itself when it opens a mapping stream (NetBird: `SyncMappingsInit`, `GetMappingUpdateRequest`).
@@ -116,14 +117,18 @@ pub fn status_to_wire(status: &StatusUpdate) -> SendStatusUpdateRequest {
         status: state.into(),
         certificate_issued: status.certificate_issued,
         error_message: status.error.clone(),
-        inbound_listener: None,
+        inbound_listener: status.inbound.map(|inbound| ProxyInboundListener {
+            tunnel_ip: inbound.address.to_string(),
+            https_port: inbound.https.into(),
+            http_port: inbound.http.into(),
+        }),
     }
 }
 
 /// A status as management receives it.
 ///
 /// # Errors
-/// [`Invalid`] for unusable ids or an unknown status.
+/// [`Invalid`] for unusable ids, an unknown status, or an inbound listener without an address and ports.
 pub fn status_from_wire(wire: SendStatusUpdateRequest) -> Result<StatusUpdate, Invalid> {
     let state = match ProxyStatus::try_from(wire.status) {
         Ok(ProxyStatus::Pending) => ServiceState::Pending,
@@ -140,6 +145,20 @@ pub fn status_from_wire(wire: SendStatusUpdateRequest) -> Result<StatusUpdate, I
         state,
         certificate_issued: wire.certificate_issued,
         error: wire.error_message,
+        inbound: wire
+            .inbound_listener
+            .as_ref()
+            .map(inbound_from_wire)
+            .transpose()
+            .map_err(|e| e.within("inbound_listener"))?,
+    })
+}
+
+fn inbound_from_wire(wire: &ProxyInboundListener) -> Result<InboundListener, Invalid> {
+    Ok(InboundListener {
+        address: address("tunnel_ip", &wire.tunnel_ip)?,
+        https: port("https_port", wire.https_port)?,
+        http: port("http_port", wire.http_port)?,
     })
 }
 
@@ -180,7 +199,7 @@ pub fn authenticate_from_wire(wire: AuthenticateRequest, proxy: IpAddr) -> Resul
     };
     let source = match &*wire.source_ip {
         "" => proxy,
-        text => text.parse().map_err(|_| Invalid::new("source_ip", format!("{} is no address", quote(text))))?,
+        text => address("source_ip", text)?,
     };
     Ok(Authenticate {
         service: ServiceId::parse(&wire.id).map_err(|e| Invalid::new("id", e))?,

@@ -9,7 +9,9 @@ mod batch;
 mod calls;
 mod invalid;
 mod mapping;
+mod network;
 mod path;
+mod tunnel;
 
 pub use batch::{Received, batch};
 pub use calls::{
@@ -18,3 +20,8 @@ pub use calls::{
 };
 pub use invalid::Invalid;
 pub use mapping::mapping_to_wire;
+pub use tunnel::{
+    Claim, PeerQuestion, Watch, create_proxy_peer_from_wire, create_proxy_peer_to_wire, peer_map_from_wire,
+    peer_map_to_wire, peer_question_from_wire, tunnel_verdict_from_wire, tunnel_verdict_to_wire,
+    validate_tunnel_peer_to_wire, watch_peers_from_wire, watch_peers_to_wire,
+};

@@ -416,6 +416,9 @@ pub struct CreateProxyPeerRequest {
     pub wireguard_public_key: ::prost::alloc::string::String,
     #[prost(string, tag = "5")]
     pub cluster: ::prost::alloc::string::String,
+    /// postern.proto, "Where the tunnel listens".
+    #[prost(uint32, tag = "1000")]
+    pub listen_port: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateProxyPeerResponse {
@@ -471,6 +474,13 @@ pub struct ValidateTunnelPeerRequest {
     pub tunnel_ip: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub domain: ::prost::alloc::string::String,
+    /// postern.proto, "Which peer".
+    #[prost(string, tag = "1000")]
+    pub account_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "1001")]
+    pub peer_public_key: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "1002")]
+    pub generation: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]

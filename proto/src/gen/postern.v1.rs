@@ -14,6 +14,48 @@ pub struct AccessLogAck {
     #[prost(uint64, tag = "1")]
     pub sequence: u64,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchPeersRequest {
+    #[prost(string, tag = "1")]
+    pub account_id: ::prost::alloc::string::String,
+    /// The proxy's own, as `wg pubkey` prints it.
+    #[prost(string, tag = "2")]
+    pub public_key: ::prost::alloc::string::String,
+}
+/// All that one proxy has to know of an account's tunnel.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PeerMap {
+    /// The proxy's own in the tunnel: at least one, of each family one at most.
+    #[prost(string, repeated, tag = "1")]
+    pub addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Bytes of the largest IP packet inside the tunnel.
+    #[prost(uint32, tag = "2")]
+    pub mtu: u32,
+    #[prost(message, repeated, tag = "3")]
+    pub peers: ::prost::alloc::vec::Vec<MappedPeer>,
+}
+/// Somebody who may speak with the proxy.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MappedPeer {
+    /// For people.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// As `wg pubkey` prints it.
+    #[prost(string, tag = "2")]
+    pub public_key: ::prost::alloc::string::String,
+    /// Another number means another identity of the same key.
+    #[prost(uint64, tag = "3")]
+    pub generation: u64,
+    /// Ranges that it may send from and is sent to: `100.72.0.3/32`.
+    #[prost(string, repeated, tag = "4")]
+    pub allowed_ips: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// `address:port`; empty for a peer that calls by itself.
+    #[prost(string, tag = "5")]
+    pub endpoint: ::prost::alloc::string::String,
+    /// 0 for none.
+    #[prost(uint32, tag = "6")]
+    pub keep_alive_seconds: u32,
+}
 /// Generated client implementations.
 pub mod proxy_client {
     #![allow(
@@ -131,6 +173,31 @@ pub mod proxy_client {
                 .insert(GrpcMethod::new("postern.v1.Proxy", "StreamAccessLogs"));
             self.inner.streaming(req, path, codec).await
         }
+        /// The peers of an account's tunnel, first and whenever they change; see above.
+        pub async fn watch_peers(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchPeersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::PeerMap>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/postern.v1.Proxy/WatchPeers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("postern.v1.Proxy", "WatchPeers"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -160,6 +227,17 @@ pub mod proxy_server {
             tonic::Response<Self::StreamAccessLogsStream>,
             tonic::Status,
         >;
+        /// Server streaming response type for the WatchPeers method.
+        type WatchPeersStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::PeerMap, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The peers of an account's tunnel, first and whenever they change; see above.
+        async fn watch_peers(
+            &self,
+            request: tonic::Request<super::WatchPeersRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchPeersStream>, tonic::Status>;
     }
     /// Served beside management.ProxyService, with the same tokens.
     #[derive(Debug)]
@@ -280,6 +358,52 @@ pub mod proxy_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/postern.v1.Proxy/WatchPeers" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchPeersSvc<T: Proxy>(pub Arc<T>);
+                    impl<
+                        T: Proxy,
+                    > tonic::server::ServerStreamingService<super::WatchPeersRequest>
+                    for WatchPeersSvc<T> {
+                        type Response = super::PeerMap;
+                        type ResponseStream = T::WatchPeersStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchPeersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Proxy>::watch_peers(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchPeersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
