@@ -1,0 +1,235 @@
+//! What the fuzz targets run, and an ordinary test on their corpora: bytes of an attacker's choice. Nothing panics, and the
+//! bounds hold. No part of the interface.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use postern_tcp::{Header, Segment};
+
+use crate::batch::Batch;
+use crate::config::{Config, Limits};
+use crate::engine::PeerIndex;
+use crate::event::{Event, Read};
+use crate::inlet;
+use crate::key::PrivateKey;
+use crate::merge::Merge;
+use crate::netstack::Netstack;
+use crate::path::Path;
+use crate::peer::Peer;
+use crate::stack::Stack;
+use crate::tuple::FourTuple;
+
+const V4: IpAddr = IpAddr::V4(Ipv4Addr::new(100, 72, 0, 1));
+const V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1));
+const REMOTE: IpAddr = IpAddr::V4(Ipv4Addr::new(100, 72, 0, 2));
+const PORT: u16 = 443;
+const SEED: [u8; 32] = [7; 32];
+const FEW: u32 = 4;
+
+fn limits() -> Limits {
+    Limits {
+        flows_per_peer: FEW,
+        flows: 2 * FEW,
+        embryonic_per_peer: FEW,
+        backlog: FEW,
+        memory: 1 << 20,
+        time_waits: FEW as usize,
+        ..Limits::default()
+    }
+}
+
+/// Reads `bytes` as packets that one of two peers sends: a byte whose lowest bit is the peer and whose others are
+/// milliseconds that pass before, two bytes of length, the packet. An application accepts and reads everything. There is a
+/// connection of the first peer from 100.72.0.2 port 9 to 100.72.0.1 port 443, whose next number is 1001 and whose
+/// acknowledgement is [`acknowledgement`]. `true` where something could be read or was opened.
+///
+/// # Panics
+/// If a bound does not hold: that is what fuzzing looks for.
+#[must_use]
+pub fn ip_ingress(mut bytes: &[u8]) -> bool {
+    let mut now = Instant::now();
+    let mut stack = Stack::new(limits(), vec![V4, V6], 1420, &SEED, now);
+    let mut merge = Merge::new();
+    let listener = stack.listeners.add(PORT).expect("nobody listens");
+    let _ = stack.connect(PeerIndex(0), SocketAddr::from(([100, 72, 0, 2], 80)), Duration::from_secs(60), now);
+    establish(&mut stack, now);
+    let mut some = false;
+    while let Some((head, rest)) = bytes.split_first_chunk::<3>() {
+        let length = usize::from(u16::from_le_bytes([head[1], head[2]])).min(rest.len());
+        let (packet, rest) = rest.split_at(length);
+        bytes = rest;
+        now += Duration::from_millis(u64::from(head[0] >> 1));
+        if !merge.has_room(length) {
+            inlet::flush(&mut merge, &mut stack, now);
+        }
+        merge.space()[..length].copy_from_slice(packet);
+        inlet::handle_packet(&mut merge, &mut stack, PeerIndex(u32::from(head[0] & 1)), length, now);
+        // Time passes only between what arrives together.
+        if head[0] > 1 {
+            inlet::flush(&mut merge, &mut stack, now);
+            stack.handle_timeout(now);
+            some |= use_everything(&mut stack, listener, now);
+        }
+        assert!(stack.flows.len() <= 2 * FEW as usize, "too many flows");
+        assert!(stack.counters.memory <= 2 << 20, "too much memory");
+    }
+    inlet::flush(&mut merge, &mut stack, now);
+    some | use_everything(&mut stack, listener, now)
+}
+
+/// What acknowledges everything that the connection of [`ip_ingress`] has sent at first.
+#[must_use]
+pub fn acknowledgement() -> u32 {
+    let now = Instant::now();
+    let mut stack = Stack::new(limits(), vec![V4, V6], 1420, &SEED, now);
+    let _ = stack.listeners.add(PORT);
+    establish(&mut stack, now)
+}
+
+fn establish(stack: &mut Stack, now: Instant) -> u32 {
+    let tuple = FourTuple { remote: REMOTE, local: V4, remote_port: 9, local_port: PORT };
+    let syn = Header { seq: 1000, syn: true, window: 60_000, mss: Some(1380), ..Header::default() };
+    stack.handle_segment(PeerIndex(0), &tuple, &Segment::new(syn, b""), now);
+    let slot = stack.flows.find(&tuple).and_then(|index| stack.flows.get_mut(index)).expect("a flow");
+    let answer = slot.flow.poll_transmit(now, 1000).expect("a SYN").header;
+    let ack = answer.seq.wrapping_add(1);
+    let header = Header { seq: 1001, ack: Some(ack), window: 60_000, ..Header::default() };
+    stack.handle_segment(PeerIndex(0), &tuple, &Segment::new(header, b""), now);
+    ack
+}
+
+/// Accepts, reads, answers, sends into the void. Whether something was read or opened.
+fn use_everything(stack: &mut Stack, listener: crate::ListenerId, now: Instant) -> bool {
+    let mut buffer = [0; 4096];
+    let mut some = false;
+    while let Some((stream, _, [remote, _])) = stack.accept(listener, now) {
+        let _ = stack.write(stream, b"hello", now);
+        some |= remote.port() != 9;
+    }
+    while let Some(event) = stack.next_event() {
+        match event {
+            Event::Incoming(_) | Event::Connected(_) | Event::Writable(_) => {}
+            Event::Readable(stream) => {
+                while let Ok(Read::Bytes(_)) = stack.read(stream, &mut buffer, now) {
+                    some = true;
+                }
+                stack.shutdown(stream, now);
+            }
+            Event::Closed(stream) => stack.close(stream, now),
+        }
+    }
+    while let Some(peer) = stack.outbox.next() {
+        while let Some(answer) = stack.outbox.pop_answer(peer) {
+            assert!(answer.len() <= 1 << 16, "larger than what it answers");
+        }
+        while let Some(index) = stack.outbox.pop_flow(peer).and_then(|id| stack.flows.index(id)) {
+            let Some(slot) = stack.flows.get_mut(index) else { continue };
+            while slot.flow.poll_transmit(now, 60_000).is_some() {}
+            slot.dirty = false;
+            stack.settle(index, now);
+        }
+    }
+    some
+}
+
+/// Reads `bytes` as datagrams from a stranger: two bytes of length, the datagram. `true` where something was sent back.
+///
+/// # Panics
+/// If more bytes are sent back than came, or a flow exists: that is what fuzzing looks for.
+#[must_use]
+pub fn datagram(mut bytes: &[u8]) -> bool {
+    let now = Instant::now();
+    let from = Path::Udp(SocketAddr::from(([192, 0, 2, 9], 9)));
+    let key = PrivateKey::from_bytes([1; 32]);
+    let config = Config { key, addresses: vec![V4, V6], mtu: 1420, limits: limits(), seed: SEED };
+    let mut net = Netstack::new(config, now);
+    let key = PrivateKey::from_bytes([2; 32]).public();
+    let allowed_ips = vec![IpNet::from(IpAddr::from([100, 72, 0, 2]))];
+    net.set_peers(&[Peer { key, generation: 1, allowed_ips, path: None, keep_alive: None }], now);
+    let (mut came, mut sent) = (0, 0);
+    let mut batch = Batch::new();
+    while let Some((head, rest)) = bytes.split_first_chunk::<2>() {
+        let length = usize::from(u16::from_le_bytes(*head)).min(rest.len());
+        let (datagram, rest) = rest.split_at(length);
+        bytes = rest;
+        net.handle_datagram(from, datagram, now);
+        net.handle_timeout(now);
+        came += length;
+        while net.poll_transmit(now, &mut batch) {
+            assert_eq!(batch.path(), Some(from));
+            sent += batch.bytes().len();
+        }
+        assert!(sent <= came, "{sent} bytes answer {came}");
+        assert_eq!((net.poll_event(), net.counters().flows), (None, 0));
+    }
+    sent > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::emit;
+
+    fn wire(tuple: &FourTuple, header: &Header, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0; 2000];
+        let length = emit::segment(&mut packet, tuple, header, (payload, &[]));
+        packet.truncate(length);
+        packet
+    }
+
+    fn step(head: u8, packet: &[u8]) -> Vec<u8> {
+        let [low, high] = (packet.len() as u16).to_le_bytes();
+        [&[head, low, high], packet].concat()
+    }
+
+    /// Packets that nearly make sense, some of them damaged.
+    fn packets() -> impl Strategy<Value = Vec<u8>> {
+        let numbers = (0..3000u32, prop::option::of(any::<u32>()), any::<u16>());
+        let one = (any::<[bool; 5]>(), numbers, 0..400usize, 0..4u16, any::<(u8, bool)>(), any::<Option<(u16, u8)>>());
+        let one =
+            one.prop_map(|([v6, syn, fin, rst, to_open], (seq, ack, window), len, port, (head, known), damage)| {
+                let (local, remote) = if v6 { (V6, "fd00::2".parse()) } else { (V4, "100.72.0.2".parse()) };
+                let local_port = if known { PORT } else { 32_768 };
+                let tuple = FourTuple {
+                    remote: local,
+                    local: remote.expect("an address"),
+                    remote_port: local_port,
+                    local_port: if to_open { 80 } else { port },
+                };
+                let header = Header { seq, ack, window, syn, fin, rst, ..Header::default() };
+                let mut packet = wire(&tuple, &header, &vec![7; len]);
+                if let Some((at, bits)) = damage {
+                    let at = usize::from(at) % packet.len();
+                    packet[at] ^= bits;
+                }
+                step(head, &packet)
+            });
+        prop::collection::vec(one, 1..60).prop_map(|packets| packets.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn packets_that_nearly_make_sense_do_no_harm(bytes in packets()) {
+            let _ = ip_ingress(&bytes);
+        }
+
+        #[test]
+        fn bytes_without_sense_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+            let _ = (ip_ingress(&bytes), datagram(&bytes));
+        }
+    }
+
+    #[test]
+    fn data_of_the_connection_is_read_and_other_data_is_not() {
+        let tuple = FourTuple { remote: V4, local: REMOTE, remote_port: PORT, local_port: 9 };
+        let ack = Some(acknowledgement());
+        let header = Header { seq: 1001, ack, window: 9000, ..Header::default() };
+        assert!(ip_ingress(&step(2, &wire(&tuple, &header, b"hi"))));
+        assert!(!ip_ingress(&step(3, &wire(&tuple, &header, b"hi"))), "of the other peer");
+        let header = Header { seq: 99, ..header };
+        assert!(!ip_ingress(&step(2, &wire(&tuple, &header, b"hi"))));
+    }
+}
