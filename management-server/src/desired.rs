@@ -1,11 +1,13 @@
 //! What somebody wants published, as types.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use postern_model::{HostName, PathMapping, Restrictions, Secret, ServiceId};
+
+pub use crate::endpoint::{Endpoint, InvalidEndpoint};
 
 /// What somebody wants published: the whole of a `postern.toml`, checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,9 +23,9 @@ pub struct Desired {
 /// Somebody who may be let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// What proves it.
-    pub password: Password,
-    /// For `X-NetBird-Groups`; no commas.
+    /// What proves it; `None` for somebody who comes over the tunnel alone.
+    pub password: Option<Password>,
+    /// For `X-NetBird-Groups`, and for the private services that the user's peers open; no commas.
     pub groups: Vec<String>,
 }
 
@@ -43,7 +45,8 @@ pub struct Service {
     pub host: HostName,
     /// Who may enter.
     pub access: Access,
-    /// Where its paths lead; at least one, each path once, all over the host's own network.
+    /// Where its paths lead; at least one, each path once. Without `direct_upstream`, the host of a target is the name of a
+    /// peer, and the way there is the tunnel.
     pub paths: Vec<PathMapping>,
     /// Whether the upstream sees the client's Host instead of its own.
     pub pass_host_header: bool,
@@ -58,8 +61,10 @@ pub struct Service {
 pub enum Access {
     /// Everybody.
     Open,
-    /// These users by HTTP Basic; at least one, each a key of [`Desired::users`].
+    /// These users by HTTP Basic; at least one, each a key of [`Desired::users`] with a password.
     Basic(Vec<String>),
+    /// Over the tunnel only, and there the peers of these groups; if there is none, nobody.
+    Private(BTreeSet<String>),
 }
 
 /// The settings of a process; what is `None` is left to flags and defaults.
@@ -69,6 +74,8 @@ pub struct Settings {
     pub proxy: ProxySettings,
     /// `[management]`.
     pub management: ManagementSettings,
+    /// `[tunnel]`.
+    pub tunnel: TunnelSettings,
     /// `[log] level`.
     pub log_level: Option<LogLevel>,
 }
@@ -95,6 +102,19 @@ pub struct ManagementSettings {
     pub names: Vec<String>,
     /// `allow_plaintext`: speak without TLS, tokens in clear.
     pub allow_plaintext: bool,
+}
+
+/// `[tunnel]`: what WireGuard peers come through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TunnelSettings {
+    /// `network`: the IPv4 addresses that peers and proxies get, a private range from /8 to /29.
+    pub network: Option<Ipv4Net>,
+    /// `mtu`: the largest IP packet inside the tunnel, in bytes.
+    pub mtu: Option<u16>,
+    /// `endpoint`: where peers reach the proxy of this process.
+    pub endpoint: Option<Endpoint>,
+    /// `port`: the UDP port that the proxy of this process listens on.
+    pub port: Option<u16>,
 }
 
 /// A certificate and its key, as files.

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::unix_now;
 use crate::hub::Hub;
+use crate::peers::Peers;
 use crate::statuses::Statuses;
 use crate::store::{Observed, Store, StoredProxy};
 use crate::tokens::Tokens;
@@ -24,6 +25,7 @@ pub(crate) struct Housekeeping {
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) statuses: Arc<Statuses>,
     pub(crate) hub: Arc<Hub>,
+    pub(crate) peers: Arc<Peers>,
 }
 
 impl Housekeeping {
@@ -68,11 +70,13 @@ impl Housekeeping {
             proxies: proxies.collect(),
             forget_before: now - FORGET_AFTER,
         };
-        if observed.is_empty() {
-            return;
-        }
-        if let Err(error) = self.store.note(&observed).await {
+        if !observed.is_empty()
+            && let Err(error) = self.store.note(&observed).await
+        {
             tracing::error!(%error, "what was observed could not be written down");
+        }
+        if everything && let Err(error) = self.peers.tidy(now).await {
+            tracing::error!(%error, "which proxies were in the tunnel could not be written down");
         }
     }
 }

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use postern_model::{AccountId, ProxyId, ServiceId};
+use postern_model::{AccountId, HostName, ProxyId, ServiceId};
 use postern_proto::convert::Hello;
 use tokio::sync::{mpsc, oneshot};
 
@@ -126,6 +126,11 @@ impl Hub {
         self.0.lock().catalog.get(service).cloned()
     }
 
+    /// The service that is published under a host.
+    pub(crate) fn at(&self, host: &HostName) -> Option<Arc<Published>> {
+        self.0.lock().catalog.values().find(|published| published.mapping.host == *host).cloned()
+    }
+
     pub(crate) fn catalog(&self) -> (Arc<Catalog>, u64) {
         let inner = self.0.lock();
         (inner.catalog.clone(), inner.revision)
@@ -133,6 +138,16 @@ impl Hub {
 
     pub(crate) fn connected(&self) -> Vec<Connected> {
         self.0.lock().streams.values().map(|stream| stream.connected.clone()).collect()
+    }
+
+    /// Whether a proxy is connected that serves private services.
+    pub(crate) fn serves_private(&self, account: &AccountId, proxy: &str) -> bool {
+        let inner = self.0.lock();
+        let mut of_account = inner.streams.values().filter(|stream| stream.connected.account == *account);
+        of_account.any(|stream| {
+            let hello = &stream.connected.hello;
+            hello.proxy_id.as_str() == proxy && hello.capabilities.private_service
+        })
     }
 
     pub(crate) fn is_connected(&self, proxy: &str) -> bool {
@@ -174,7 +189,7 @@ impl Drop for Seat {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::publish;
+    use crate::catalog::{no_peers, publish};
     use crate::clock::unix_now;
     use postern_proto::management::SyncMappingsInit;
     use proptest::prelude::*;
@@ -186,7 +201,7 @@ mod tests {
             text += &format!("[service.s{id}]\nhost='s{id}.x'\nupstream='http://x:{}'\naccess='open'\n", port + 1);
         }
         let desired = crate::file::parse(&text, std::path::Path::new("")).expect("good");
-        publish(&account(), &desired, &BTreeMap::new(), &BTreeMap::new()).0
+        publish(&account(), &desired, &BTreeMap::new(), &BTreeMap::new(), &no_peers).catalog
     }
 
     fn account() -> AccountId {

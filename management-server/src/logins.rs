@@ -1,6 +1,6 @@
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
@@ -11,7 +11,7 @@ use postern_auth::password::{PasswordError, Passwords};
 use postern_auth::session::SigningKey;
 use postern_model::{AccountId, Authenticate, Authenticated, Credential, Group, Principal, Secret, ServiceId};
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use crate::catalog::{Member, Published, SESSION_AGE};
 use crate::hub::Hub;
@@ -106,13 +106,14 @@ impl Logins {
     /// A try that may be verified, or what to answer instead. Waits while that depends on the verdicts of others: many
     /// people behind one address come at once after a change, and all of them are right.
     async fn begin(&self, ask: &Authenticate, presented: &[&[u8]]) -> Result<Try, Authenticated> {
-        let give_up = tokio::time::Instant::now() + PATIENCE;
+        let give_up = Instant::now() + PATIENCE;
         let mut place = None;
         loop {
             // From before the question on, so that no verdict slips by in between.
             let mut verdict = pin!(self.verdicts.notified());
             verdict.as_mut().enable();
-            let begin = self.attempts.lock().begin(&ask.service, ask.source, presented, Instant::now());
+            let now = Instant::now().into_std();
+            let begin = self.attempts.lock().begin(&ask.service, ask.source, presented, now);
             match begin {
                 Begin::Verify(attempt) => return Ok(attempt),
                 Begin::KnownWrong => return Err(Authenticated::No),
@@ -161,7 +162,7 @@ mod tests {
     use postern_auth::password::{Expected, PasswordHash};
 
     use super::*;
-    use crate::catalog::publish;
+    use crate::catalog::{no_peers, publish};
     use crate::tests::until;
 
     /// `password`, made cheaply.
@@ -175,7 +176,7 @@ mod tests {
         let password = Expected::Hash(PasswordHash::parse(HASH).expect("a hash"));
         let users = [("alice".to_owned(), Member { password, revision: [0; 32], groups: Vec::new() })].into();
         let hub = Arc::new(Hub::new(0));
-        hub.publish(publish(&account, &desired, &users, &BTreeMap::new()).0, 1);
+        hub.publish(publish(&account, &desired, &users, &BTreeMap::new(), &no_peers).catalog, 1);
         (Arc::new(Logins::new(hub)), account)
     }
 
@@ -221,14 +222,16 @@ mod tests {
         join_all(all).await.into_iter().map(|answer| answer.expect("a verdict")).collect()
     }
 
-    #[tokio::test]
+    /// Twenty times Argon2 take seconds of a busy machine. This clock stands still while one is at work, so that patience
+    /// runs out only for those whom no verdict wakes, and nobody gets another try by the passing of time.
+    #[tokio::test(start_paused = true)]
     async fn an_office_that_comes_at_once_gets_in_and_a_burst_of_guesses_has_five() {
         let office = burst(20, |_| "password".into()).await;
         assert!(office.iter().all(|answer| matches!(answer, Authenticated::Yes { .. })), "{office:?}");
         let guesses = burst(20, |n| format!("guess {n}")).await;
         let seen = guesses.iter().filter(|answer| matches!(answer, Authenticated::No)).count();
         let unseen = guesses.iter().filter(|answer| matches!(answer, Authenticated::TooMany)).count();
-        assert!(unseen >= 14 && seen + unseen == 20, "{guesses:?}");
+        assert_eq!((seen, unseen), (5, 15), "{guesses:?}");
     }
 
     /// Neither forever nor in any number.
@@ -236,13 +239,13 @@ mod tests {
     async fn who_waits_waits_within_bounds() {
         let (logins, account) = logins();
         let hopeless: Vec<_> = (0..5_u8)
-            .map(|n| logins.attempts.lock().begin(&ask("").service, ask("").source, &[&[n]], Instant::now()))
+            .map(|n| logins.attempts.lock().begin(&ask("").service, ask("").source, &[&[n]], Instant::now().into_std()))
             .collect();
         assert!(hopeless.iter().all(|begin| matches!(begin, Begin::Verify(_))), "{hopeless:?}");
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
         assert!(matches!(logins.verify(&account, ask("password")).await, Ok(Authenticated::TooMany)));
         assert!(begun.elapsed() >= PATIENCE);
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
         let _all = logins.waiting.try_acquire_many(WAITING.try_into().expect("small")).expect("nobody waits any more");
         assert!(matches!(logins.verify(&account, ask("password")).await, Ok(Authenticated::TooMany)));
         assert!(begun.elapsed().is_zero());

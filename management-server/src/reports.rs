@@ -1,4 +1,4 @@
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -6,6 +6,7 @@ use postern_proto::management::AccessLog;
 use serde::{Deserialize, Serialize};
 
 use crate::file::Mistake;
+use crate::peer_reports::TunnelStatus;
 
 /// How everything stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +29,8 @@ pub struct Status {
     pub services: Vec<ServiceStatus>,
     /// Those that are here and those that were lately, by id.
     pub proxies: Vec<ProxyStatus>,
+    /// The tunnel.
+    pub tunnel: TunnelStatus,
     /// The access log in numbers.
     pub access_log: AccessLogStatus,
 }
@@ -55,6 +58,8 @@ pub enum AccessKind {
     Open,
     /// Users by HTTP Basic.
     Basic,
+    /// Peers of the tunnel, by their groups.
+    Private,
 }
 
 /// How one service stands.
@@ -66,13 +71,28 @@ pub struct ServiceStatus {
     pub host: String,
     /// Who may enter.
     pub access: AccessKind,
-    /// `active` on every connected proxy, or the first that is less: `error`, `certificate_failed`,
+    /// `error` where a peer is missing that it leads to; `active` on every connected proxy, or the first that is less: `error`, `certificate_failed`,
     /// `tunnel_not_created`, `certificate_pending`, `pending`.
     pub state: String,
     /// Every connected proxy has a certificate that covers the host.
     pub certificate_issued: bool,
+    /// Where tunnel peers reach it: one per connected proxy that listens in the tunnel, by proxy.
+    pub inbound: Vec<InboundStatus>,
     /// Why it is not active, and what to do; one sentence.
     pub sentence: Option<String>,
+}
+
+/// Where a proxy listens in the tunnel (NetBird: `ProxyInboundListener`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InboundStatus {
+    /// The proxy's id.
+    pub proxy: String,
+    /// Its address in the tunnel.
+    pub address: IpAddr,
+    /// The port that speaks TLS.
+    pub https: u16,
+    /// The port that speaks plain HTTP.
+    pub http: u16,
 }
 
 /// A proxy that is here or was.

@@ -20,18 +20,17 @@ use tonic::transport::Server;
 
 use crate::access_log::AccessLogs;
 use crate::admin::{self, Admin};
-use crate::clock::unix_now;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::desired::Desired;
+use crate::enrolment::Enrolment;
 use crate::file::{self, FileError};
 use crate::grpc::Rpc;
-use crate::housekeeping::Housekeeping;
 use crate::hub::Hub;
 use crate::listener::{self, Connection, Security, Tls};
-use crate::logins::Logins;
+use crate::peer_error::PeerError;
 use crate::problems::Problems;
-use crate::statuses::Statuses;
-use crate::steward::{ApplyError, Order, Steward};
+use crate::shared::Shared;
+use crate::steward::{ApplyError, Order};
 use crate::store::{Store, StoreError};
 use crate::tokens::{TokenCheck, Tokens};
 use crate::watch::Watch;
@@ -91,6 +90,9 @@ pub enum StartError {
     /// The desired state.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// The peers of the tunnel.
+    #[error(transparent)]
+    Peers(#[from] PeerError),
     /// The certificate of the listener.
     #[error(transparent)]
     Certificate(#[from] postern_certs::Error),
@@ -127,6 +129,7 @@ pub struct Running {
     token: Secret,
     orders: mpsc::Sender<Order>,
     hub: Arc<Hub>,
+    enrolment: Enrolment,
     pub(crate) logs: Arc<AccessLogs>,
     store: Store,
     pub(crate) problems: Arc<Problems>,
@@ -144,48 +147,35 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let data_dir = DataDir::open(&config.data_dir)?;
     let listening = listen(config.listener.as_ref(), data_dir.path()).await?;
     let store = Store::open(data_dir.path()).await?;
+    let (desired, watch) = read(config.source).await?;
+    let tunnel = desired.settings.tunnel.clone();
     let account = AccountId::parse(DEFAULT_ACCOUNT).expect("an account id");
-    let tokens = Arc::new(Tokens::load(store.clone()).await?);
-    let statuses = Arc::new(Statuses::new(store.statuses().await?));
-    let hub = Arc::new(Hub::new(store.revision().await?));
-    let logins = Arc::new(Logins::new(hub.clone()));
-    let mut steward =
-        Steward::new(account.clone(), hub.clone(), logins.clone(), statuses.clone(), store.clone()).await?;
-    let watch = begin(&mut steward, config.source).await?;
-    let logs = Arc::new(AccessLogs::default());
-    let problems = Arc::<Problems>::default();
+    let shared = Shared::load(account, store, &tunnel).await?;
+    let mut steward = shared.steward().await?;
+    steward.begin(desired, watch.as_ref().map(Watch::path)).await?;
     let path = admin::socket_path(data_dir.path());
     let admin_socket = admin::bind(&path).map_err(|source| StartError::Admin { path, source })?;
 
     let stop = CancellationToken::new();
     let addr = listening.as_ref().map(|listening| listening.addr);
     let ca_file = listening.as_ref().and_then(|listening| listening.ca_file.clone());
-    let admin = Admin {
-        account: account.clone(),
-        started: unix_now(),
-        listener: addr,
-        file: steward.file(),
-        hub: hub.clone(),
-        tokens: tokens.clone(),
-        statuses: statuses.clone(),
-        logs: logs.clone(),
-        problems: problems.clone(),
-        store: store.clone(),
-    };
+    let admin = shared.admin(addr, &steward, tunnel.endpoint);
+    let enrolment = admin.enrolment.clone();
     let mut tasks = JoinSet::new();
     let (orders, ordered) = mpsc::channel(1);
+    let problems = shared.problems.clone();
     let steward = steward.run(watch, ordered, stop.clone());
     watched(&mut tasks, &problems, "changes of what is published are not taken up", steward);
-    let housekeeping =
-        Housekeeping { store: store.clone(), tokens: tokens.clone(), statuses: statuses.clone(), hub: hub.clone() };
-    watched(&mut tasks, &problems, "what proxies report is not written down", housekeeping.run(stop.clone()));
+    let housekeeping = shared.housekeeping().run(stop.clone());
+    watched(&mut tasks, &problems, "what proxies report is not written down", housekeeping);
+    let ends = shared.peers.clone().run(stop.clone());
+    watched(&mut tasks, &problems, "peers whose time is over stay in the tunnel", ends);
     tasks.spawn(administer(admin_socket, admin, stop.clone()));
-    let connections = connections(listening, &mut tasks, &stop);
-    let token = tokens.internal(&account);
-    let rpc = Rpc { hub: hub.clone(), logins, statuses, logs: logs.clone(), stop: stop.clone() };
-    tasks.spawn(serve(rpc, tokens, connections.ready, stop.clone()));
-    let memory = connections.memory;
-    Ok(Running { addr, ca_file, memory, token, orders, hub, logs, store, problems, stop, tasks, data_dir })
+    let Connections { memory, ready } = connections(listening, &mut tasks, &stop);
+    tasks.spawn(serve(shared.rpc(&stop), shared.tokens.clone(), ready, stop.clone()));
+    let token = shared.tokens.internal(&shared.account);
+    let Shared { hub, logs, store, .. } = shared;
+    Ok(Running { addr, ca_file, memory, token, orders, hub, enrolment, logs, store, problems, stop, tasks, data_dir })
 }
 
 impl Running {
@@ -229,6 +219,12 @@ impl Running {
         result.await.map_err(|_| ApplyError::Stopping)?
     }
 
+    /// Returns once a proxy is in the tunnel, so that configurations can name it. Proxies go there when the first service
+    /// needs it.
+    pub async fn proxy_peer_ready(&self) {
+        self.enrolment.proxy_peer_ready().await;
+    }
+
     /// Ends every stream, takes leave of every proxy, and writes down what is known.
     pub async fn shutdown(mut self) {
         self.hub.close();
@@ -245,17 +241,13 @@ impl Running {
     }
 }
 
-async fn begin(steward: &mut Steward, source: Source) -> Result<Option<Watch>, StartError> {
+async fn read(source: Source) -> Result<(Desired, Option<Watch>), StartError> {
     match source {
-        Source::Given(desired) => {
-            steward.begin(*desired, None).await?;
-            Ok(None)
-        }
+        Source::Given(desired) => Ok((*desired, None)),
         Source::File(path) => {
             let (watch, content) = Watch::begin(path.clone()).await;
             let content = content.map_err(|detail| FileError::Read { path: path.clone(), detail })?;
-            steward.begin(file::parse_bytes(&path, &content)?, Some(&path)).await?;
-            Ok(Some(watch))
+            Ok((file::parse_bytes(&path, &content)?, Some(watch)))
         }
     }
 }

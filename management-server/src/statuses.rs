@@ -101,7 +101,7 @@ mod tests {
     fn status(service: ServiceId, active: bool) -> StatusUpdate {
         let account = AccountId::parse("default").expect("id");
         let state = if active { ServiceState::Active } else { ServiceState::Error };
-        StatusUpdate { service, account, state, certificate_issued: active, error: None }
+        StatusUpdate { service, account, state, certificate_issued: active, error: None, inbound: None }
     }
 
     #[derive(Clone, Debug)]

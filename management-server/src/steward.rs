@@ -8,11 +8,13 @@ use postern_model::{AccountId, HostName, ServiceId};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::{self, Edit, Member};
+use crate::catalog::{self, Edit, Member, Publication};
+use crate::clock::unix_now;
 use crate::desired::{Access, Desired, Password, Settings, User};
 use crate::file::{self, FileError};
 use crate::hub::Hub;
 use crate::logins::Logins;
+use crate::peers::Peers;
 use crate::reports::FileStatus;
 use crate::seal::{self, InClear, Sealed};
 use crate::statuses::Statuses;
@@ -35,6 +37,16 @@ pub enum ApplyError {
     Nobody {
         /// The service.
         service: ServiceId,
+    },
+    /// A service lets in somebody by a password who has none.
+    #[error(
+        "the service {service} asks the user {user} for a password, who has none; give the user one, or remove the name"
+    )]
+    NoPassword {
+        /// The service.
+        service: ServiceId,
+        /// The user.
+        user: String,
     },
     /// Two services want one host.
     #[error("the services {first} and {second} both want the host {host}; give each a host of its own")]
@@ -84,8 +96,11 @@ pub(crate) struct Steward {
     hub: Arc<Hub>,
     logins: Arc<Logins>,
     statuses: Arc<Statuses>,
+    peers: Arc<Peers>,
     store: Store,
     passwords: Passwords,
+    /// What is in force.
+    desired: Desired,
     /// What the store keeps.
     kept: Credentials,
     /// The passwords in force that were given in clear; not known before the first state is.
@@ -102,12 +117,13 @@ impl Steward {
         hub: Arc<Hub>,
         logins: Arc<Logins>,
         statuses: Arc<Statuses>,
+        peers: Arc<Peers>,
         store: Store,
     ) -> Result<Self, StoreError> {
         let kept = store.credentials(&account).await?;
-        let (passwords, in_clear) = (Passwords::new(1), None);
+        let (passwords, desired, in_clear) = (Passwords::new(1), Desired::default(), None);
         let (file, settings) = (Arc::default(), Settings::default());
-        Ok(Self { account, hub, logins, statuses, store, passwords, kept, in_clear, file, settings })
+        Ok(Self { account, hub, logins, statuses, peers, store, passwords, desired, kept, in_clear, file, settings })
     }
 
     pub(crate) fn file(&self) -> Arc<Mutex<Option<FileStatus>>> {
@@ -117,25 +133,33 @@ impl Steward {
     /// Puts the first state in force; its settings are those that the process runs with.
     pub(crate) async fn begin(&mut self, desired: Desired, file: Option<&Path>) -> Result<(), ApplyError> {
         self.settings = desired.settings.clone();
-        self.apply(&desired).await?;
+        self.apply(desired).await?;
         *self.file.lock() = file.map(FileStatus::taken);
         Ok(())
     }
 
-    /// Takes orders and follows the file until told to stop.
+    /// Takes orders, follows the file, and follows the peers that services lead to, until told to stop.
     pub(crate) async fn run(
         mut self,
         mut watch: Option<Watch>,
         mut orders: mpsc::Receiver<Order>,
         stop: CancellationToken,
     ) {
+        let mut peers = self.peers.watch();
+        // One may have changed since the first state was put in force.
+        peers.mark_changed();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 Some((desired, done)) = orders.recv() => {
-                    let _ = done.send(self.apply(&desired).await.map(drop));
+                    let _ = done.send(self.apply(desired).await.map(drop));
                 }
                 (path, content) = changed(watch.as_mut()) => self.file_changed(&path, content).await,
+                Ok(()) = peers.changed() => {
+                    if let Err(error) = self.apply(self.desired.clone()).await {
+                        tracing::error!("what leads to peers stays as it is: {error}");
+                    }
+                }
             }
         }
     }
@@ -157,36 +181,49 @@ impl Steward {
     async fn take_up(&mut self, path: &Path, content: Content) -> Result<(Settings, Vec<Edit>), Refused> {
         let content = content.map_err(|detail| FileError::Read { path: path.to_owned(), detail })?;
         let desired = file::parse_bytes(path, &content)?;
-        let edits = self.apply(&desired).await?;
-        Ok((desired.settings, edits))
+        let settings = desired.settings.clone();
+        Ok((settings, self.apply(desired).await?))
     }
 
     fn file_settings_differ(&self, path: &Path, (settings, edits): (Settings, Vec<Edit>)) -> bool {
         tracing::info!(file = %path.display(), changed_services = edits.len(), "file taken up");
         let differ = settings != self.settings;
         if differ {
-            tracing::warn!("[proxy], [management] or [log] has changed: start again for it to take effect");
+            tracing::warn!("[proxy], [management], [tunnel] or [log] has changed: start again for it to take effect");
         }
         differ
     }
 
-    /// The order makes it safe to die anywhere: what sessions rest on is on disk before anybody can hear of it.
-    async fn apply(&mut self, desired: &Desired) -> Result<Vec<Edit>, ApplyError> {
-        check(desired)?;
-        let in_clear = in_clear(desired);
+    /// The order makes it safe to die anywhere: what sessions and peers rest on is on disk before anybody can hear of it.
+    async fn apply(&mut self, desired: Desired) -> Result<Vec<Edit>, ApplyError> {
+        check(&desired)?;
+        let in_clear = in_clear(&desired);
         let Sealed { revisions, seal } =
             seal::sealed(&self.passwords, self.in_clear.as_ref(), &self.kept, &in_clear).await?;
-        let users = users(desired, &revisions)?;
-        let (catalog, keys) = catalog::publish(&self.account, desired, &users, &self.kept.keys);
-        let edits = self.hub.compare(&catalog);
+        let users = users(&desired, &revisions)?;
+        let mut peers = self.peers.change(&self.account).await;
+        let groups = |(name, user): (&String, &User)| (name.clone(), user.groups.iter().cloned().collect());
+        peers.roster.list(desired.users.iter().map(groups).collect());
+        let now = unix_now();
+        let reach = |name: &str| peers.roster.reach(name, now);
+        let Publication { catalog, keys } = catalog::publish(&self.account, &desired, &users, &self.kept.keys, &reach);
+        let (edits, others) = (self.hub.compare(&catalog), peers.delta());
         let kept = Credentials { revisions, seal, keys };
-        if !edits.is_empty() || kept != self.kept {
-            let revision = self.store.replace_credentials(&self.account, &self.kept, &kept).await?;
-            self.hub.publish(catalog, revision);
-            // Nobody can report on them any more.
-            let (catalog, _) = self.hub.catalog();
-            self.statuses.retain_services(|service| catalog.contains_key(service));
+        let (before, revision) = self.hub.catalog();
+        let revision = if edits.is_empty() && others.is_empty() && kept == self.kept {
+            revision
+        } else {
+            self.store.replace_credentials(&self.account, &self.kept, &kept, &others).await?
+        };
+        peers.publish();
+        for (service, sentence) in catalog::newly_lacking(&before, &catalog) {
+            tracing::warn!(%service, "a path leads nowhere: {sentence}");
         }
+        self.hub.publish(catalog, revision);
+        // Nobody can report any more on services that are gone.
+        let (catalog, _) = self.hub.catalog();
+        self.statuses.retain_services(|service| catalog.contains_key(service));
+        self.desired = desired;
         (self.kept, self.in_clear) = (kept, Some(in_clear));
         for edit in &edits {
             if let Edit::Removed(published) = edit {
@@ -209,25 +246,32 @@ fn check(desired: &Desired) -> Result<(), ApplyError> {
         if names.is_empty() {
             return Err(ApplyError::Nobody { service: id.clone() });
         }
-        if let Some(user) = names.iter().find(|name| !desired.users.contains_key(*name)) {
-            return Err(ApplyError::UnknownUser { service: id.clone(), user: user.clone() });
+        for name in names {
+            let (service, user) = (id.clone(), name.clone());
+            match desired.users.get(name) {
+                None => return Err(ApplyError::UnknownUser { service, user }),
+                Some(User { password: None, .. }) => return Err(ApplyError::NoPassword { service, user }),
+                Some(User { password: Some(_), .. }) => {}
+            }
         }
     }
     Ok(())
 }
 
-/// The users whom services let in.
-fn named(desired: &Desired) -> impl Iterator<Item = (&String, &User)> {
+/// The users whom services let in by their passwords.
+fn named(desired: &Desired) -> impl Iterator<Item = (&String, &User, &Password)> {
     let names = desired.services.values().flat_map(|service| match &service.access {
-        Access::Open => &[][..],
+        Access::Open | Access::Private(_) => &[][..],
         Access::Basic(names) => names,
     });
     let names: BTreeSet<&String> = names.collect();
-    names.into_iter().filter_map(|name| desired.users.get_key_value(name))
+    let user =
+        |name| desired.users.get_key_value(name).and_then(|(name, user)| Some((name, user, user.password.as_ref()?)));
+    names.into_iter().filter_map(user)
 }
 
 fn in_clear(desired: &Desired) -> InClear {
-    let plain = |(name, user): (&String, &User)| match &user.password {
+    let plain = |(name, _, password): (&String, &User, &Password)| match password {
         Password::Plain(plain) => Some((name.clone(), plain.clone())),
         Password::Hash(_) => None,
     };
@@ -235,8 +279,8 @@ fn in_clear(desired: &Desired) -> InClear {
 }
 
 fn users(desired: &Desired, revisions: &BTreeMap<String, Revision>) -> Result<BTreeMap<String, Member>, ApplyError> {
-    let member = |(name, user): (&String, &User)| {
-        let (password, revision) = match &user.password {
+    let member = |(name, user, password): (&String, &User, &Password)| {
+        let (password, revision) = match password {
             Password::Plain(plain) => {
                 let revision = *revisions.get(name).expect("each password given in clear has a revision");
                 (Expected::Plain(plain.clone()), revision)

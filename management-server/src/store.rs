@@ -11,6 +11,8 @@ use sqlx::{ConnectOptions, Row, Sqlite, Transaction};
 use zeroize::Zeroizing;
 
 use crate::data_dir::private_file;
+use crate::peer::{Delta, Kept};
+use crate::peer_rows;
 use crate::states;
 use crate::token::TokenHash;
 
@@ -217,15 +219,17 @@ impl Store {
         Ok(found)
     }
 
-    /// Keeps the credentials `new` in place of `old`, which are kept now, as the next revision: all or nothing. What is the
-    /// same in both is not written again.
+    /// Keeps the credentials `new` in place of `old`, which are kept now, and what comes of them for peers, as the next
+    /// revision: all or nothing. What is the same in both is not written again.
     pub(crate) async fn replace_credentials(
         &self,
         account: &AccountId,
         old: &Credentials,
         new: &Credentials,
+        peers: &Delta,
     ) -> Result<u64, StoreError> {
         let mut tx = self.begin().await?;
+        peer_rows::write(&mut tx, account, peers).await?;
         for name in old.revisions.keys().filter(|name| !new.revisions.contains_key(*name)) {
             let delete = sqlx::query("DELETE FROM users WHERE account = ? AND name = ?").bind(account.as_str());
             delete.bind(name).execute(&mut *tx).await?;
@@ -255,6 +259,19 @@ impl Store {
         Ok(revision.unsigned_abs())
     }
 
+    /// By account.
+    pub(crate) async fn peers(&self) -> Result<BTreeMap<AccountId, Kept>, StoreError> {
+        Ok(peer_rows::read(&mut *self.0.acquire().await?).await?)
+    }
+
+    /// All or nothing.
+    pub(crate) async fn change_peers(&self, account: &AccountId, delta: &Delta) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        peer_rows::write(&mut tx, account, delta).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
     pub(crate) async fn statuses(&self) -> Result<Vec<StoredStatus>, StoreError> {
         let rows = sqlx::query("SELECT * FROM statuses").fetch_all(&self.0).await?;
         rows.iter()
@@ -266,6 +283,8 @@ impl Store {
                     state: column(state, |word| states::parse(word).ok_or(UnknownState))?,
                     certificate_issued: row.try_get("certificate_issued")?,
                     error: row.try_get("error")?,
+                    // Its proxy says it anew when it comes back.
+                    inbound: None,
                 };
                 Ok(StoredStatus { proxy: row.try_get("proxy")?, status, reported: row.try_get("reported")? })
             })
@@ -371,7 +390,8 @@ fn bytes(row: &sqlx::sqlite::SqliteRow, column: &str) -> Result<[u8; 32], sqlx::
 #[cfg(test)]
 mod tests {
     use super::*;
-    use postern_model::ServiceState;
+    use crate::peer::{Device, Owner, Peer, Proxy, Role, Standing};
+    use postern_model::{Generation, PublicKey, ServiceState};
     use std::os::unix::fs::PermissionsExt;
 
     fn account() -> AccountId {
@@ -394,7 +414,7 @@ mod tests {
     }
 
     async fn keep(store: &Store, old: &Credentials, new: &Credentials) -> u64 {
-        store.replace_credentials(&account(), old, new).await.expect("keeps")
+        store.replace_credentials(&account(), old, new, &Delta::default()).await.expect("keeps")
     }
 
     /// A change of one service among thousands costs one row.
@@ -440,6 +460,7 @@ mod tests {
             state: ServiceState::Error,
             certificate_issued: true,
             error: Some("why".into()),
+            inbound: None,
         };
         let seen = StoredProxy {
             account: account(),
@@ -489,6 +510,57 @@ mod tests {
         assert_eq!(reopened.credentials(&account()).await.expect("reads"), credentials(7));
         assert_eq!(reopened.revision().await.expect("reads"), 1);
         assert_eq!(keep(&reopened, &credentials(7), &credentials(8)).await, 2, "goes on");
+    }
+
+    #[tokio::test]
+    async fn peers_are_there_after_a_restart_and_two_of_one_key_never() {
+        let folder = tempfile::tempdir().expect("tempdir");
+        let store = Store::open(folder.path()).await.expect("opens");
+        let device = Device {
+            name: "laptop".into(),
+            owner: Some(Owner { user: "alice".into(), standing: Standing::Listed(["ops".to_owned()].into()) }),
+            groups: ["eng".to_owned()].into(),
+            site: vec!["10.9.0.0/16".parse().expect("range")],
+            enabled: true,
+            expires: Some(9),
+            created: 1,
+        };
+        let peer = |key: u8, generation: u64, role| Peer {
+            key: PublicKey([key; 32]),
+            generation: Generation(generation),
+            role,
+        };
+        let proxy = Proxy { name: "p".into(), cluster: "c".into(), in_process: true, port: 7, last_seen: 8 };
+        let empty = Kept {
+            range: "10.9.0.0/24".parse().expect("range"),
+            generation: Generation(0),
+            peers: BTreeMap::new(),
+            released: BTreeMap::new(),
+        };
+        let kept = Kept {
+            generation: Generation(u64::from(u32::MAX) + 2),
+            peers: [(1, peer(1, 1, Role::Device(device))), (3, peer(3, 2, Role::Proxy(proxy)))].into(),
+            released: [(2, 5)].into(),
+            ..empty.clone()
+        };
+        store.change_peers(&account(), &Delta::between(&empty, &kept)).await.expect("writes");
+        store.close().await;
+
+        let store = Store::open(folder.path()).await.expect("opens again");
+        assert_eq!(store.peers().await.expect("reads"), [(account(), kept.clone())].into());
+        // The key of the one goes to the other, which has it only once the one is gone.
+        let mut swapped = kept.clone();
+        let first = swapped.peers.remove(&1).expect("there");
+        swapped.released.insert(1, 6);
+        swapped.released.remove(&2);
+        swapped.peers.insert(2, first.clone());
+        store.change_peers(&account(), &Delta::between(&kept, &swapped)).await.expect("writes");
+        assert_eq!(store.peers().await.expect("reads"), [(account(), swapped.clone())].into());
+        let mut twice = swapped.clone();
+        twice.peers.insert(4, first);
+        twice.released.insert(9, 9);
+        store.change_peers(&account(), &Delta::between(&swapped, &twice)).await.expect_err("one key, one peer");
+        assert_eq!(store.peers().await.expect("reads"), [(account(), swapped)].into(), "all or nothing");
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ use crate::clock::unix_now;
 use crate::listener::ConnectionInfo;
 use crate::store::{Store, StoreError, StoredToken};
 use crate::token::{ProxyToken, TokenHash};
+use crate::words;
 
 /// Never used.
 const NEVER: i64 = i64::MIN;
@@ -72,8 +73,7 @@ impl Tokens {
 
     /// Makes a token. It is shown here and never again.
     pub(crate) async fn add(&self, name: &str, account: &AccountId) -> Result<Secret, TokenError> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-        if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+        if !words::is_name(name) {
             return Err(TokenError::Name);
         }
         let token = ProxyToken::random();

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::wire::{AddToken, Problem, socket_path};
+use crate::peer_reports::{AddPeer, NewPeer, PeerChanges, PeerStatus};
 use crate::reports::{LogLine, NewToken, Status, TokenStatus};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -98,6 +99,57 @@ impl Client {
     /// [`AdminError`].
     pub async fn access_log(&self, limit: usize) -> Result<Vec<LogLine>, AdminError> {
         self.json(Method::GET, &["access-log"], Some(("limit", &limit.to_string())), NOTHING).await
+    }
+
+    /// The peers of the tunnel, by name.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    pub async fn peers(&self) -> Result<Vec<PeerStatus>, AdminError> {
+        self.json(Method::GET, &["peers"], None, NOTHING).await
+    }
+
+    /// One peer and its configuration as it is now, without the private key; `endpoint` is where it reaches the proxy, if
+    /// not at `endpoint` of `[tunnel]`.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] if there is none of that name, or the endpoint is none.
+    pub async fn peer(&self, name: &str, endpoint: Option<&str>) -> Result<NewPeer, AdminError> {
+        let endpoint = endpoint.map(|endpoint| ("endpoint", endpoint));
+        self.json(Method::GET, &["peers", name], endpoint, NOTHING).await
+    }
+
+    /// Adds a peer. What is returned may hold its private key, and then does this once.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] for a name or a key that is taken, ranges that overlap, or texts that are none of what they
+    /// should be.
+    pub async fn add_peer(&self, peer: &AddPeer) -> Result<NewPeer, AdminError> {
+        self.json(Method::POST, &["peers"], None, Some(peer)).await
+    }
+
+    /// Changes a peer. Its live connections end within a second, unless only its end has moved.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`], as [`add_peer`](Self::add_peer).
+    pub async fn set_peer(&self, name: &str, changes: &PeerChanges) -> Result<PeerStatus, AdminError> {
+        self.json(Method::PATCH, &["peers", name], None, Some(changes)).await
+    }
+
+    /// Removes a peer; its live connections end within a second.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] if there is none of that name.
+    pub async fn remove_peer(&self, name: &str) -> Result<(), AdminError> {
+        self.call(Method::DELETE, &["peers", name], None, NOTHING).await.map(drop)
+    }
+
+    /// Removes every peer of a user, as [`remove_peer`](Self::remove_peer) does, and returns their names.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] if there is none.
+    pub async fn remove_peers_of(&self, user: &str) -> Result<Vec<String>, AdminError> {
+        self.json(Method::DELETE, &["peers"], Some(("user", user)), NOTHING).await
     }
 
     async fn json<T: DeserializeOwned>(

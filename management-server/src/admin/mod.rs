@@ -5,8 +5,12 @@ mod router;
 mod summary;
 mod wire;
 
+pub use crate::peer_reports::{
+    AddPeer, NewPeer, PeerChanges, PeerState, PeerStatus, TunnelProxy, TunnelStatus, Update,
+};
 pub use crate::reports::{
-    AccessKind, AccessLogStatus, FileStatus, LogLine, NewToken, ProxyStatus, ServiceStatus, Status, TokenStatus,
+    AccessKind, AccessLogStatus, FileStatus, InboundStatus, LogLine, NewToken, ProxyStatus, ServiceStatus, Status,
+    TokenStatus,
 };
 pub use client::{AdminError, Client};
 pub use wire::socket_path;

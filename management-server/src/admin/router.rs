@@ -17,15 +17,18 @@ use serde::Deserialize;
 use tokio::net::{UnixListener, UnixSocket};
 
 use crate::access_log::AccessLogs;
+use crate::enrolment::Enrolment;
 use crate::hub::Hub;
+use crate::peer_error::PeerError;
+use crate::peer_reports::{AddPeer, NewPeer, PeerChanges, PeerStatus};
 use crate::problems::Problems;
 use crate::reports::{AccessLogStatus, FileStatus, LogLine, NewToken, ProxyStatus, Status, TokenStatus};
 use crate::statuses::Statuses;
 use crate::store::{Store, StoreError};
 use crate::tokens::{TokenError, Tokens};
 
-use super::summary;
-use super::wire::{AddToken, Problem};
+use super::summary::{self, Here};
+use super::wire::{AddToken, OfUser, Problem};
 
 /// What administration looks at and changes.
 #[derive(Clone, Debug)]
@@ -34,6 +37,7 @@ pub(crate) struct Admin {
     pub(crate) started: i64,
     pub(crate) listener: Option<SocketAddr>,
     pub(crate) file: Arc<Mutex<Option<FileStatus>>>,
+    pub(crate) enrolment: Enrolment,
     pub(crate) hub: Arc<Hub>,
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) statuses: Arc<Statuses>,
@@ -60,6 +64,8 @@ pub(crate) fn router(admin: Admin) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/tokens", get(list_tokens).post(add_token))
         .route("/v1/tokens/{name}", delete(remove_token))
+        .route("/v1/peers", get(list_peers).post(add_peer).delete(remove_peers_of))
+        .route("/v1/peers/{name}", get(show_peer).patch(set_peer).delete(remove_peer))
         .route("/v1/access-log", get(access_log))
         .with_state(admin)
 }
@@ -82,7 +88,7 @@ async fn status(State(admin): State<Admin>) -> Result<Json<Status>, Refused> {
     let mut connected = Vec::new();
     for proxy in admin.hub.connected().into_iter().filter(|proxy| proxy.account == admin.account) {
         let id = proxy.hello.proxy_id.to_string();
-        connected.push(id.clone());
+        connected.push(Here { id: id.clone(), private: proxy.hello.capabilities.private_service });
         let status = ProxyStatus {
             id: id.clone(),
             address: proxy.hello.address,
@@ -94,9 +100,8 @@ async fn status(State(admin): State<Admin>) -> Result<Json<Status>, Refused> {
         proxies.insert(id, status);
     }
     let services = catalog.values().filter(|published| published.mapping.account == admin.account);
-    let services = services
-        .map(|published| summary::service(published, &admin.statuses.of(&published.mapping.id), &connected))
-        .collect();
+    let services =
+        services.map(|published| summary::service(published, &admin.statuses.of(&published.mapping.id), &connected));
     Ok(Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -105,8 +110,9 @@ async fn status(State(admin): State<Admin>) -> Result<Json<Status>, Refused> {
         listener: admin.listener,
         problems: admin.problems.list(),
         file: admin.file.lock().clone(),
-        services,
+        services: services.collect(),
         proxies: proxies.into_values().collect(),
+        tunnel: admin.enrolment.tunnel(),
         access_log: AccessLogStatus { total: admin.logs.total() },
     }))
 }
@@ -136,6 +142,44 @@ async fn remove_token(State(admin): State<Admin>, UrlPath(name): UrlPath<String>
     Ok(StatusCode::NO_CONTENT)
 }
 
+async fn list_peers(State(admin): State<Admin>) -> Json<Vec<PeerStatus>> {
+    Json(admin.enrolment.list())
+}
+
+async fn add_peer(State(admin): State<Admin>, Json(ask): Json<AddPeer>) -> Result<Json<NewPeer>, Refused> {
+    Ok(Json(admin.enrolment.add(ask).await?))
+}
+
+#[derive(Debug, Deserialize)]
+struct Shown {
+    endpoint: Option<String>,
+}
+
+async fn show_peer(
+    State(admin): State<Admin>,
+    UrlPath(name): UrlPath<String>,
+    Query(ask): Query<Shown>,
+) -> Result<Json<NewPeer>, Refused> {
+    Ok(Json(admin.enrolment.show(&name, ask.endpoint.as_deref())?))
+}
+
+async fn set_peer(
+    State(admin): State<Admin>,
+    UrlPath(name): UrlPath<String>,
+    Json(changes): Json<PeerChanges>,
+) -> Result<Json<PeerStatus>, Refused> {
+    Ok(Json(admin.enrolment.set(&name, &changes).await?))
+}
+
+async fn remove_peer(State(admin): State<Admin>, UrlPath(name): UrlPath<String>) -> Result<StatusCode, Refused> {
+    admin.enrolment.remove(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn remove_peers_of(State(admin): State<Admin>, Query(of): Query<OfUser>) -> Result<Json<Vec<String>>, Refused> {
+    Ok(Json(admin.enrolment.remove_of(&of.user).await?))
+}
+
 #[derive(Debug, Deserialize)]
 struct Newest {
     limit: Option<usize>,
@@ -154,6 +198,35 @@ impl From<TokenError> for Refused {
             TokenError::Taken(_) => StatusCode::CONFLICT,
             TokenError::Unknown(_) => StatusCode::NOT_FOUND,
             TokenError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self(status, error.to_string())
+    }
+}
+
+impl From<PeerError> for Refused {
+    fn from(error: PeerError) -> Self {
+        let status = match &error {
+            PeerError::Unknown(_) | PeerError::NoneOf(_) => StatusCode::NOT_FOUND,
+            PeerError::Taken(_)
+            | PeerError::KeyTaken(_)
+            | PeerError::RangeTaken { .. }
+            | PeerError::RangeOfTunnel { .. }
+            | PeerError::Full(_)
+            | PeerError::TooManyProxies(_) => StatusCode::CONFLICT,
+            PeerError::Name
+            | PeerError::User
+            | PeerError::Group
+            | PeerError::Key
+            | PeerError::SiteOfUser
+            | PeerError::RangeBits { .. }
+            | PeerError::RangeUnusable(_)
+            | PeerError::RangeTwice(_)
+            | PeerError::Expired
+            | PeerError::Endpoint(_)
+            | PeerError::Network(_)
+            | PeerError::NetworkTooSmall { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            PeerError::Randomness | PeerError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            PeerError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self(status, error.to_string())
     }

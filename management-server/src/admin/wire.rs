@@ -15,6 +15,12 @@ pub(super) struct AddToken {
     pub(super) name: String,
 }
 
+/// Whose peers are removed.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct OfUser {
+    pub(super) user: String,
+}
+
 /// What could not be done, in one sentence.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Problem {

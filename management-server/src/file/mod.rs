@@ -1,5 +1,6 @@
 //! `postern.toml`: read as a whole or refused with all its mistakes.
 
+mod access;
 mod mistake;
 mod section;
 mod service;
@@ -11,7 +12,6 @@ mod values;
 
 pub use mistake::Mistake;
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ use crate::desired::Desired;
 use mistake::Findings;
 use section::Section;
 
-const KNOWN: [&str; 5] = ["service", "user", "proxy", "management", "log"];
+const KNOWN: [&str; 6] = ["service", "user", "proxy", "management", "tunnel", "log"];
 
 /// Why a file is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -98,8 +98,7 @@ pub fn parse(text: &str, folder: &Path) -> Result<Desired, Vec<Mistake>> {
     let section = Section::new(&findings, root.get_ref(), 0..0, "this file".to_owned(), &KNOWN);
     let settings = settings::read(&section, folder);
     let users = user::read(&section);
-    let names: BTreeSet<&str> = users.keys().map(String::as_str).collect();
-    let services = service::read(&section, &names);
+    let services = service::read(&section, &users);
     let mistakes = findings.into_mistakes();
     if mistakes.is_empty() {
         let users = users.into_iter().filter_map(|(name, user)| user.map(|user| (name, user))).collect();

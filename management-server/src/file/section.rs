@@ -1,4 +1,4 @@
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -78,6 +78,23 @@ impl<'w> Section<'w> {
             self.wrong_type(key, value, "true or false", &format!("{key} = true"));
         }
         flag
+    }
+
+    /// A whole number within bounds.
+    pub(super) fn number(&self, key: &str, bounds: RangeInclusive<u16>) -> Option<u16> {
+        let value = self.value(key)?;
+        let example = format!("{key} = {}", bounds.start());
+        let Some(number) = value.get_ref().as_integer() else {
+            self.wrong_type(key, value, "a number", &example);
+            return None;
+        };
+        let number = u16::from_str_radix(number.as_str(), number.radix()).ok().filter(|number| bounds.contains(number));
+        if number.is_none() {
+            let message =
+                format!("`{key}` in {} is not a number from {} to {}", self.name, bounds.start(), bounds.end());
+            self.wrong(value, message, format!("write it as `{example}`"));
+        }
+        number
     }
 
     /// The texts of a list; those that are none are noted and left out.

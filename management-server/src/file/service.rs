@@ -1,16 +1,16 @@
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use postern_model::{HostName, PathMapping, PathRewrite, Restrictions, Secret, ServiceId, Target, TargetOptions};
+use postern_model::{HostName, PathMapping, PathRewrite, Restrictions, Secret, ServiceId, TargetOptions};
 use toml::Spanned;
 use toml::de::DeValue;
 
-use crate::desired::{Access, Service};
+use crate::desired::{Service, User};
 
-use super::mistake::closest;
+use super::access;
 use super::section::{Section, Wrong, printable};
-use super::values;
+use super::values::{self, Upstream};
 
 const KNOWN: [&str; 11] = [
     "host",
@@ -28,15 +28,11 @@ const KNOWN: [&str; 11] = [
 const PATH: [&str; 3] = ["path", "upstream", "strip"];
 /// NetBird's limit of custom headers.
 const MOST_HEADERS: usize = 16;
-/// What may stand in `access = { … }` one day.
-const LATER: [&str; 8] = ["private", "groups", "peers", "oidc", "password", "pin", "link", "any"];
-
 const HOST: &str = "host = \"app.example.com\"";
 const UPSTREAM: &str = "upstream = \"http://127.0.0.1:3000\"";
-const ACCESS: &str = "access = { basic = [\"alice\"] }";
 
 /// Every `[service.…]` without a mistake; the mistakes of the others are noted.
-pub(super) fn read(root: &Section<'_>, users: &BTreeSet<&str>) -> BTreeMap<ServiceId, Service> {
+pub(super) fn read(root: &Section<'_>, users: &BTreeMap<String, Option<User>>) -> BTreeMap<ServiceId, Service> {
     let Some((_, table)) = root.table("service", "[service.app]") else { return BTreeMap::new() };
     let mut hosts = BTreeMap::new();
     let mut services = BTreeMap::new();
@@ -64,7 +60,7 @@ pub(super) fn read(root: &Section<'_>, users: &BTreeSet<&str>) -> BTreeMap<Servi
 /// Where each host was claimed first, and by which section.
 type Hosts = BTreeMap<HostName, (Range<usize>, String)>;
 
-fn service(section: &Section<'_>, users: &BTreeSet<&str>, hosts: &mut Hosts) -> Option<Service> {
+fn service(section: &Section<'_>, users: &BTreeMap<String, Option<User>>, hosts: &mut Hosts) -> Option<Service> {
     let host = section.parsed("host", HOST, values::host);
     if section.value("host").is_none() {
         section.missing("host", format!("add the name it is published under, such as `{HOST}`"));
@@ -72,7 +68,7 @@ fn service(section: &Section<'_>, users: &BTreeSet<&str>, hosts: &mut Hosts) -> 
     if let Some(host) = &host {
         claim(section, host, hosts);
     }
-    let access = access(section, users);
+    let access = access::read(section, users);
     let options = options(section);
     let paths = paths(section, &options);
     let cidrs = |key| section.parsed_list(key, &format!("{key} = [\"10.0.0.0/8\"]"), values::cidr);
@@ -119,88 +115,11 @@ fn empty_allow_list(section: &Section<'_>) {
     }
 }
 
-fn access(section: &Section<'_>, users: &BTreeSet<&str>) -> Option<Access> {
-    let Some(value) = section.value("access") else {
-        section.missing(
-            "access",
-            format!("add `{ACCESS}`, or `access = \"open\"` for everybody: nothing is open by accident"),
-        );
-        return None;
-    };
-    match value.get_ref() {
-        DeValue::String(word) if word == "open" => Some(Access::Open),
-        DeValue::String(word) => {
-            let near = closest(word, ["open"].into_iter().chain(LATER));
-            let (message, remedy) = if near == Some("open") {
-                (format!("`{}` is no access", printable(word)), "did you mean \"open\"?".to_owned())
-            } else if let Some(near) = near {
-                not_yet(near)
-            } else {
-                (format!("`{}` is no access", printable(word)), format!("write `access = \"open\"` or `{ACCESS}`"))
-            };
-            section.wrong(value, message, remedy);
-            None
-        }
-        DeValue::Table(table) => {
-            let name = format!("`access` of {}", section.name());
-            let later: Vec<_> = table.keys().filter(|key| LATER.contains(&key.get_ref().as_ref())).collect();
-            for key in &later {
-                let (message, remedy) = not_yet(key.get_ref());
-                section.findings().add(&key.span(), message, remedy);
-            }
-            let known: Vec<&str> =
-                ["basic"].into_iter().chain(later.iter().map(|key| key.get_ref().as_ref())).collect();
-            let inner = Section::new(section.findings(), table, value.span(), name, &known);
-            if later.is_empty() { basic(&inner, value, users) } else { None }
-        }
-        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Array(_) => {
-            section.wrong_type("access", value, "\"open\" or a table", ACCESS);
-            None
-        }
-    }
-}
-
-fn not_yet(what: &str) -> (String, String) {
-    let message = format!("access by `{what}` is not there yet in this version");
-    (message, format!("use `{ACCESS}`, or `access = \"open\"` for everybody"))
-}
-
-fn basic(section: &Section<'_>, access: &Spanned<DeValue<'_>>, users: &BTreeSet<&str>) -> Option<Access> {
-    let Some(value) = section.value("basic") else {
-        section.wrong(access, format!("{} names nobody", section.name()), format!("write `{ACCESS}`"));
-        return None;
-    };
-    let names = section.texts("basic", "basic = [\"alice\"]")?;
-    if value.get_ref().as_array().is_some_and(|list| list.is_empty()) {
-        section.wrong(
-            value,
-            "`basic` lists no user, so nobody could enter",
-            "name at least one user, or remove the service",
-        );
-        return None;
-    }
-    let mut seen = BTreeSet::new();
-    for name in &names {
-        let shown = printable(name.get_ref());
-        if !users.contains(name.get_ref()) {
-            let remedy = match closest(name.get_ref(), users.iter().copied()) {
-                Some(near) => format!("did you mean \"{near}\"?"),
-                None => format!("add [user.{shown}] with `password = \"…\"`, or remove the name"),
-            };
-            section.findings().add(&name.span(), format!("there is no user `{shown}`"), remedy);
-        } else if !seen.insert(*name.get_ref()) {
-            section.findings().add(&name.span(), format!("`{shown}` is named twice"), "remove one of them");
-        }
-    }
-    Some(Access::Basic(names.into_iter().map(|name| (*name.get_ref()).to_owned()).collect()))
-}
-
 fn options(section: &Section<'_>) -> TargetOptions {
     TargetOptions {
         skip_tls_verify: section.flag("skip_tls_verify").unwrap_or_default(),
         request_timeout: section.parsed("timeout", "timeout = \"30s\"", values::duration).map(Spanned::into_inner),
         custom_headers: headers(section),
-        direct_upstream: true,
         ..TargetOptions::default()
     }
 }
@@ -237,8 +156,8 @@ fn paths(section: &Section<'_>, options: &TargetOptions) -> Option<Vec<PathMappi
     let mut paths: BTreeMap<String, PathMapping> = BTreeMap::new();
     let mut whole = true;
     match section.parsed("upstream", UPSTREAM, values::upstream) {
-        Some(target) => {
-            let mapping = mapping("/".to_owned(), target.into_inner(), PathRewrite::Strip, options);
+        Some(upstream) => {
+            let mapping = mapping("/".to_owned(), upstream.into_inner(), PathRewrite::Strip, options);
             paths.insert("/".to_owned(), mapping);
         }
         None if section.value("upstream").is_some() => whole = false,
@@ -292,7 +211,7 @@ fn path_sections(section: &Section<'_>, options: &TargetOptions) -> Vec<(Range<u
 
 fn path_section(section: &Section<'_>, options: &TargetOptions) -> Option<PathMapping> {
     let path = section.parsed("path", "path = \"/api\"", values::path);
-    let target = section.parsed("upstream", UPSTREAM, values::upstream);
+    let upstream = section.parsed("upstream", UPSTREAM, values::upstream);
     let rewrite = match section.flag("strip") {
         Some(false) => PathRewrite::Preserve,
         Some(true) | None => PathRewrite::Strip,
@@ -302,9 +221,10 @@ fn path_section(section: &Section<'_>, options: &TargetOptions) -> Option<PathMa
             section.missing(key, format!("add `{example}`"));
         }
     }
-    Some(mapping(path?.into_inner(), target?.into_inner(), rewrite, options))
+    Some(mapping(path?.into_inner(), upstream?.into_inner(), rewrite, options))
 }
 
-fn mapping(path: String, target: Target, path_rewrite: PathRewrite, options: &TargetOptions) -> PathMapping {
-    PathMapping { path, target, options: TargetOptions { path_rewrite, ..options.clone() } }
+fn mapping(path: String, upstream: Upstream, path_rewrite: PathRewrite, options: &TargetOptions) -> PathMapping {
+    let Upstream { target, direct: direct_upstream } = upstream;
+    PathMapping { path, target, options: TargetOptions { path_rewrite, direct_upstream, ..options.clone() } }
 }

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use crate::desired::{LogLevel, ManagementSettings, ProxySettings, Settings, TlsFiles};
+use crate::desired::{LogLevel, ManagementSettings, ProxySettings, Settings, TlsFiles, TunnelSettings};
 
 use super::mistake::closest;
 use super::section::{Section, Wrong, printable};
@@ -8,6 +8,7 @@ use super::values;
 
 pub(super) const PROXY: [&str; 4] = ["https", "tls_cert", "tls_key", "trusted_proxies"];
 pub(super) const MANAGEMENT: [&str; 5] = ["listen", "tls_cert", "tls_key", "names", "allow_plaintext"];
+pub(super) const TUNNEL: [&str; 4] = ["network", "mtu", "endpoint", "port"];
 pub(super) const LOG: [&str; 1] = ["level"];
 
 /// Relative paths of files are taken from `folder`.
@@ -22,10 +23,30 @@ pub(super) fn read(root: &Section<'_>, folder: &Path) -> Settings {
         )),
     });
     let management = below(root, "management", &MANAGEMENT).map(|section| management(&section, folder));
+    let tunnel = below(root, "tunnel", &TUNNEL).map(|section| tunnel(&section));
     let log_level = below(root, "log", &LOG)
         .and_then(|section| section.parsed("level", "level = \"info\"", log_level))
         .map(toml::Spanned::into_inner);
-    Settings { proxy: proxy.unwrap_or_default(), management: management.unwrap_or_default(), log_level }
+    Settings {
+        proxy: proxy.unwrap_or_default(),
+        management: management.unwrap_or_default(),
+        tunnel: tunnel.unwrap_or_default(),
+        log_level,
+    }
+}
+
+fn tunnel(section: &Section<'_>) -> TunnelSettings {
+    TunnelSettings {
+        network: section
+            .parsed("network", "network = \"100.72.0.0/16\"", values::network)
+            .map(toml::Spanned::into_inner),
+        // IPv6 asks for 1280 (RFC 8200 section 5); no Ethernet carries more than 9000.
+        mtu: section.number("mtu", 1280..=9000),
+        endpoint: section
+            .parsed("endpoint", "endpoint = \"vpn.example.com:51820\"", values::endpoint)
+            .map(toml::Spanned::into_inner),
+        port: section.number("port", 1..=u16::MAX),
+    }
 }
 
 fn management(section: &Section<'_>, folder: &Path) -> ManagementSettings {

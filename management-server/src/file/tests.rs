@@ -1,8 +1,11 @@
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use postern_model::{HostName, PathMapping, PathRewrite, Restrictions, Secret, ServiceId, Target, TargetOptions};
+use postern_model::{
+    HostName, PathMapping, PathRewrite, Restrictions, Scheme, Secret, ServiceId, Target, TargetOptions,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -19,6 +22,12 @@ tls_cert = "server.pem"
 tls_key = "/etc/postern/server-key.pem"
 names = ["postern.example.com"]
 
+[tunnel]
+network = "10.7.0.0/16"
+mtu = 1_280
+endpoint = "vpn.example.com:51820"
+port = 51820
+
 [log]
 level = "debug"
 
@@ -28,6 +37,23 @@ groups = ["staff", "ops"]
 
 [user."bob@example.com"]
 password_hash = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$r0zIuvRLc1xZ7pgGPkVdWTtMbRLZyGMX7GpNeEgB4AA"
+
+[user.carol]
+groups = ["eng"]
+
+[service.inside]
+host = "inside.example.com"
+upstream = "tunnel://Nas.1:8080/app?x=1"
+access = { private = ["eng", "ops"] }
+
+[[service.inside.path]]
+path = "/secure"
+upstream = "tunnel+https://printer:443"
+
+[service.nobodys]
+host = "nobodys.example.com"
+upstream = "http://127.0.0.1:3000"
+access = { private = [] }
 
 [service.hello]
 host = "Hello.Example.com."
@@ -64,12 +90,24 @@ fn a_good_file_reads_as_it_is_written() {
     let files = TlsFiles { certificate: "/srv/server.pem".into(), key: "/etc/postern/server-key.pem".into() };
     assert_eq!(desired.settings.management.tls, Some(files));
     assert_eq!(desired.settings.log_level, Some(LogLevel::Debug));
-    assert_eq!(desired.users["alice"].password, Password::Plain(Secret::from("correct horse")));
+    let tunnel = &desired.settings.tunnel;
+    assert_eq!(tunnel.network, Some("10.7.0.0/16".parse().expect("range")));
+    assert_eq!((tunnel.mtu, tunnel.port), (Some(1280), Some(51820)));
+    assert_eq!(tunnel.endpoint.as_ref().map(ToString::to_string), Some("vpn.example.com:51820".to_owned()));
+    assert_eq!(desired.users["alice"].password, Some(Password::Plain(Secret::from("correct horse"))));
+    assert_eq!(desired.users["carol"], User { password: None, groups: vec!["eng".into()] });
     assert_eq!(desired.users["alice"].groups, ["staff", "ops"]);
     let service = |id: &str| &desired.services[&ServiceId::parse(id).expect("id")];
     assert_eq!(service("hello").host.as_str(), "hello.example.com");
     assert_eq!(service("hello").access, Access::Open);
     assert!(service("hello").rewrite_redirects && !service("hello").pass_host_header);
+    let inside = service("inside");
+    assert_eq!(inside.access, Access::Private(["eng".to_owned(), "ops".to_owned()].into()));
+    assert_eq!(service("nobodys").access, Access::Private(BTreeSet::new()), "an empty list lets nobody in");
+    let [root, secure] = inside.paths.as_slice() else { panic!("two paths: {:?}", inside.paths) };
+    assert_eq!((&*root.target.host, root.target.port, &*root.target.path), ("Nas.1", 8080, "/app"));
+    assert_eq!((secure.target.scheme, &*secure.target.host), (Scheme::Https, "printer"));
+    assert!(inside.paths.iter().all(|path| !path.options.direct_upstream), "never over the host's network");
     let vault = service("vault");
     assert_eq!(vault.access, Access::Basic(vec!["alice".into(), "bob@example.com".into()]));
     let [root, api] = vault.paths.as_slice() else { panic!("two paths: {:?}", vault.paths) };
@@ -106,7 +144,21 @@ const MISTAKES: &[(&str, usize, &str, &str)] = &[
     ("[management]\nnames = ['https://x']", 2, "not a host name", "bare name"),
     ("[log]\nlevel = 'inof'", 2, "`inof` is not a log level", "did you mean \"info\"?"),
     ("[log]\nlevel = 'loud'", 2, "`loud` is not a log level", "error, warn, info"),
-    ("[user.alice]\n", 1, "[user.alice] has no `password`", "password_hash"),
+    (
+        "[user.alice]\n[service.a]\nhost='a.b'\nupstream='http://x'\naccess={basic=['alice']}",
+        5,
+        "`alice` has no password",
+        "password_hash",
+    ),
+    ("[tunnel]\nnetwork = '8.8.0.0/16'", 2, "cannot be the tunnel's network", "private IPv4 range"),
+    ("[tunnel]\nnetwork = '10.0.0.0/30'", 2, "cannot be the tunnel's network", "from /8 to /29"),
+    ("[tunnel]\nnetwork = '10.0.0.1/16'", 2, "cannot be the tunnel's network", "private IPv4 range"),
+    ("[tunnel]\nmtu = 1279", 2, "not a number from 1280 to 9000", "mtu = 1280"),
+    ("[tunnel]\nmtu = '1420'", 2, "must be a number, not a text", "mtu = 1280"),
+    ("[tunnel]\nport = 0", 2, "not a number from 1 to 65535", "port = 1"),
+    ("[tunnel]\nport = 65536", 2, "not a number from 1 to 65535", "port = 1"),
+    ("[tunnel]\nendpoint = 'vpn.example.com'", 2, "with a port", "where peers reach"),
+    ("[tunnel]\nendpiont = 'x:1'", 2, "unknown key `endpiont` in [tunnel]", "did you mean `endpoint`?"),
     ("[user.alice]\npassword = ''", 2, "the password is empty", "choose one"),
     ("[user.alice]\npassword = 5", 2, "must be a text in quotes", "password = "),
     ("[user.alice]\npassword = 'a'\npassword_hash = 'b'", 3, "cannot be used", "Argon2id"),
@@ -123,14 +175,25 @@ const MISTAKES: &[(&str, usize, &str, &str)] = &[
     ("[service.a]\nhost='a.b'\naccess='open'", 1, "[service.a] has no `upstream`", "upstream = "),
     ("[service.a]\nhost='a.b'\nupstream='localhost:3000'\naccess='open'", 3, "not an upstream URL", "http://host:port"),
     ("[service.a]\nhost='a.b'\nupstream='ftp://x'\naccess='open'", 3, "neither http nor https", "http://host:port"),
-    ("[service.a]\nhost='a.b'\nupstream='tunnel://peer'\naccess='open'", 3, "not there yet", "this machine can reach"),
+    ("[service.a]\nhost='a.b'\nupstream='tunnel://peer'\naccess='open'", 3, "it has no port", "tunnel://PEER:port"),
+    ("[service.a]\nhost='a.b'\nupstream='tunnel://peer:0'\naccess='open'", 3, "its port is not", "tunnel://PEER:port"),
+    ("[service.a]\nhost='a.b'\nupstream='tunnel://a@b:1'\naccess='open'", 3, "cannot name a peer", "peer list"),
+    ("[service.a]\nhost='a.b'\nupstream='tunnel://:1'\naccess='open'", 3, "cannot name a peer", "peer list"),
     ("[service.a]\nhost='a.b'\nupstream='tcp://x:1'\naccess='open'", 3, "not there yet", "this machine can reach"),
     ("[service.a]\nhost='a.b'\nupstream='http://x'", 1, "[service.a] has no `access`", "nothing is open by accident"),
     ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess='opne'", 4, "`opne` is no access", "did you mean \"open\"?"),
     ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess='everybody'", 4, "no access", "access = \"open\""),
-    ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess='private'", 4, "not there yet", "basic"),
+    (
+        "[service.a]\nhost='a.b'\nupstream='http://x'\naccess='private'",
+        4,
+        "`private` is no access",
+        "private = [\"eng\"]",
+    ),
     ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess={oidc='x'}", 4, "`oidc` is not there yet", "basic"),
-    ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess={private=true}", 4, "`private` is not there yet", "basic"),
+    ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess={private=true}", 4, "must be a list of texts", "[\"eng\"]"),
+    ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess={private=['a,b']}", 4, "cannot be a group name", "commas"),
+    ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess={private=['a','a']}", 4, "named twice", "remove one"),
+    ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess={private=[],basic=[]}", 4, "both `basic` and", "remove one"),
     ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess={}", 4, "names nobody", "basic"),
     ("[service.a]\nhost='a.b'\nupstream='http://x'\naccess=true", 4, "\"open\" or a table, not true or false", "basic"),
     (
@@ -285,22 +348,30 @@ fn render(desired: &Desired) -> String {
     let quoted = |text: &str| toml::Value::from(text).to_string();
     let list = |items: &[String]| format!("[{}]", items.iter().map(|i| quoted(i)).collect::<Vec<_>>().join(", "));
     for (name, user) in &desired.users {
-        let Password::Plain(password) = &user.password else { panic!("hashes are not generated") };
-        let password = quoted(password.expose());
-        writeln!(out, "[user.{}]\npassword = {password}\ngroups = {}", quoted(name), list(&user.groups)).expect("text");
+        writeln!(out, "[user.{}]\ngroups = {}", quoted(name), list(&user.groups)).expect("text");
+        match &user.password {
+            Some(Password::Plain(plain)) => writeln!(out, "password = {}", quoted(plain.expose())).expect("text"),
+            Some(Password::Hash(_)) => panic!("hashes are not generated"),
+            None => {}
+        }
     }
     for (id, service) in &desired.services {
         writeln!(out, "[service.{}]\nhost = {}", quoted(id.as_str()), quoted(service.host.as_str())).expect("text");
         let access = match &service.access {
             Access::Open => "\"open\"".to_owned(),
             Access::Basic(names) => format!("{{ basic = {} }}", list(names)),
+            Access::Private(groups) => {
+                format!("{{ private = {} }}", list(&groups.iter().cloned().collect::<Vec<_>>()))
+            }
         };
         writeln!(out, "access = {access}").expect("text");
         writeln!(out, "pass_host_header = {}", service.pass_host_header).expect("text");
         writeln!(out, "rewrite_redirects = {}", service.rewrite_redirects).expect("text");
         for path in &service.paths {
             let strip = path.options.path_rewrite == PathRewrite::Strip;
-            let (from, to) = (quoted(&path.path), quoted(&path.target.to_string()));
+            let target = path.target.to_string();
+            let target = if path.options.direct_upstream { target } else { target.replacen("http", "tunnel", 1) };
+            let (from, to) = (quoted(&path.path), quoted(&target));
             let name = quoted(id.as_str());
             writeln!(out, "[[service.{name}.path]]\npath = {from}\nupstream = {to}\nstrip = {strip}").expect("text");
         }
@@ -311,12 +382,12 @@ fn render(desired: &Desired) -> String {
 fn users() -> impl Strategy<Value = Vec<(String, User)>> {
     let user = (
         "[a-z][a-z.@ ]{0,8}[a-z]",
-        "[^\\x00-\\x1f\\x7f\u{80}-\u{9f}]{1,20}",
+        prop::option::weighted(0.8, "[^\\x00-\\x1f\\x7f\u{80}-\u{9f}]{1,20}"),
         prop::collection::vec("[a-z]{1,5}", 0..3),
     );
     prop::collection::vec(
         user.prop_map(|(name, password, groups)| {
-            (name, User { password: Password::Plain(Secret::new(password)), groups })
+            (name, User { password: password.map(|plain| Password::Plain(Secret::new(plain))), groups })
         }),
         0..4,
     )
@@ -332,21 +403,26 @@ fn services() -> impl Strategy<Value = Vec<(String, Drawn)>> {
 
 fn desired(users: Vec<(String, User)>, services: Vec<(String, Drawn)>) -> Desired {
     let users: std::collections::BTreeMap<_, _> = users.into_iter().collect();
-    let names: Vec<String> = users.keys().cloned().collect();
+    let names: Vec<_> =
+        users.iter().filter(|(_, user)| user.password.is_some()).map(|(name, _)| name.clone()).collect();
     let service = |n: usize, (open, pass_host_header, rewrite_redirects, paths): Drawn| {
         let paths: std::collections::BTreeMap<_, _> = paths.into_iter().map(|(p, port, s)| (p, (port, s))).collect();
         let mapping = |(path, (port, strip)): (String, (u16, bool))| PathMapping {
             path,
             target: Target::parse(&format!("http://h:{port}/x?y=1")).expect("url"),
             options: TargetOptions {
-                direct_upstream: true,
+                direct_upstream: port % 2 == 0,
                 path_rewrite: if strip { PathRewrite::Strip } else { PathRewrite::Preserve },
                 ..TargetOptions::default()
             },
         };
         Service {
             host: HostName::parse(&format!("h{n}.example")).expect("host"),
-            access: if open || names.is_empty() { Access::Open } else { Access::Basic(names.clone()) },
+            access: match (open, pass_host_header) {
+                (true, true) => Access::Private((0..n).map(|group| format!("group {group}")).collect()),
+                (false, _) if !names.is_empty() => Access::Basic(names.clone()),
+                (true | false, _) => Access::Open,
+            },
             paths: paths.into_iter().map(mapping).collect(),
             pass_host_header,
             rewrite_redirects,

@@ -39,7 +39,8 @@ fn user(section: &Section<'_>) -> Option<User> {
     Some(User { password: password(section)?, groups })
 }
 
-fn password(section: &Section<'_>) -> Option<Password> {
+/// `Some(None)` for a user without a password, `None` for a mistake.
+fn password(section: &Section<'_>) -> Option<Option<Password>> {
     let plain = section.parsed("password", "password = \"…\"", |text| match text {
         "" => Err(Wrong::new("the password is empty", "choose one that cannot be guessed")),
         text if text.len() > 1024 => Err(Wrong::new("the password is too long", "use at most 1024 bytes")),
@@ -66,10 +67,7 @@ fn password(section: &Section<'_>) -> Option<Password> {
             );
             None
         }
-        (None, None) => {
-            section.missing("password", "add `password = \"…\"`, or `password_hash = \"$argon2id$…\"`");
-            None
-        }
-        (Some(_), None) | (None, Some(_)) => plain.or(hash).map(toml::Spanned::into_inner),
+        (None, None) => Some(None),
+        (Some(_), None) | (None, Some(_)) => plain.or(hash).map(|password| Some(password.into_inner())),
     }
 }

@@ -2,8 +2,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use postern_model::{HostName, Secret, ServiceId, Target, is_framing};
+
+use crate::desired::{Endpoint, InvalidEndpoint};
+use crate::network::Network;
+use crate::words;
 
 use super::section::{Wrong, printable};
 
@@ -43,22 +47,72 @@ pub(super) fn host(text: &str) -> Result<HostName, Wrong> {
     })
 }
 
-pub(super) fn upstream(text: &str) -> Result<Target, Wrong> {
-    const HERE: &str = "use an upstream that this machine can reach, such as \"http://127.0.0.1:3000\"";
+/// Where requests go, and over what.
+pub(super) struct Upstream {
+    pub(super) target: Target,
+    /// Over the host's own network; else the target's host is the name of a peer.
+    pub(super) direct: bool,
+}
+
+pub(super) fn upstream(text: &str) -> Result<Upstream, Wrong> {
     // A password may stand in it, so a URL is not repeated in a message.
-    match text.split_once("://").map(|(scheme, _)| scheme) {
-        Some("tunnel" | "wg" | "wireguard") => {
-            return Err(Wrong::new("an upstream behind the tunnel is not there yet in this version", HERE));
-        }
-        Some(scheme @ ("tcp" | "udp" | "tls")) => {
-            return Err(Wrong::new(format!("{scheme} services are not there yet in this version"), HERE));
+    match text.split_once("://") {
+        Some(("tunnel", rest)) => return behind_peer("http", rest),
+        Some(("tunnel+https", rest)) => return behind_peer("https", rest),
+        Some((scheme @ ("tcp" | "udp" | "tls"), _)) => {
+            return Err(Wrong::new(
+                format!("{scheme} services are not there yet in this version"),
+                "use an upstream that this machine can reach, such as \"http://127.0.0.1:3000\"",
+            ));
         }
         Some(_) | None => {}
     }
-    Target::parse(text).map_err(|error| {
-        let error = error.to_string();
-        let message = error.split_once("; ").map_or(error.as_str(), |(message, _)| message);
-        Wrong::new(message, "write it as \"http://host:port\" or \"https://host:port/path\"")
+    match Target::parse(text) {
+        Ok(target) => Ok(Upstream { target, direct: true }),
+        Err(error) => {
+            let error = error.to_string();
+            let message = error.split_once("; ").map_or(error.as_str(), |(message, _)| message);
+            Err(Wrong::new(
+                message,
+                "write it as \"http://host:port\", \"https://host:port/path\" or \"tunnel://PEER:port\"",
+            ))
+        }
+    }
+}
+
+/// `PEER:port/path`. The port must be given: a device has none that goes without saying.
+fn behind_peer(scheme: &str, rest: &str) -> Result<Upstream, Wrong> {
+    let wrong = |what: &str| {
+        let remedy = "write it as \"tunnel://PEER:port\" with the name that `postern peer list` shows; the peer's \
+                      upstream speaks HTTPS if it is \"tunnel+https://PEER:port\"";
+        Err(Wrong::new(format!("not an upstream behind the tunnel: {what}"), remedy))
+    };
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let Some((peer, port)) = authority.rsplit_once(':') else { return wrong("it has no port") };
+    if !words::is_name(peer) {
+        return wrong("what stands before the port cannot name a peer");
+    }
+    match Target::parse(&format!("{scheme}://peer:{port}{path}")) {
+        Ok(target) => Ok(Upstream { target: Target { host: peer.into(), ..target }, direct: false }),
+        Err(_) => wrong("its port is not 1 to 65535, or its path is none"),
+    }
+}
+
+pub(super) fn endpoint(text: &str) -> Result<Endpoint, Wrong> {
+    text.parse().map_err(|error: InvalidEndpoint| {
+        Wrong::new(
+            format!("`{}` is {error}", printable(text)),
+            "write where peers reach this machine's UDP port from where they are",
+        )
+    })
+}
+
+pub(super) fn network(text: &str) -> Result<Ipv4Net, Wrong> {
+    text.parse().ok().filter(|range| Network::new(*range).is_some()).ok_or_else(|| {
+        Wrong::new(
+            format!("`{}` cannot be the tunnel's network", printable(text)),
+            "write a private IPv4 range from /8 to /29, such as \"100.72.0.0/16\", that no network of yours has",
+        )
     })
 }
 
@@ -148,10 +202,8 @@ pub(super) fn header_value(text: &str) -> Result<Secret, Wrong> {
     }
 }
 
-/// What HTTP Basic can carry as a user name (RFC 7617) and what cannot be mistaken in a log.
 pub(super) fn user_name(text: &str) -> Result<String, Wrong> {
-    let bad = |c: char| c == ':' || c.is_control();
-    if text.is_empty() || text.len() > 255 || text.contains(bad) || text.trim() != text {
+    if !words::is_user(text) {
         return Err(Wrong::new(
             format!("`{}` cannot be a user name", printable(text)),
             "use up to 255 characters without colons, control characters and spaces around them",
@@ -160,10 +212,8 @@ pub(super) fn user_name(text: &str) -> Result<String, Wrong> {
     Ok(text.to_owned())
 }
 
-/// Groups travel comma-separated in one header.
 pub(super) fn group(text: &str) -> Result<String, Wrong> {
-    let bad = |c: char| c == ',' || c.is_control();
-    if text.is_empty() || text.len() > 255 || text.contains(bad) || text.trim() != text {
+    if !words::is_group(text) {
         return Err(Wrong::new(
             format!("`{}` cannot be a group name", printable(text)),
             "use up to 255 characters without commas, control characters and spaces around them",

@@ -1,12 +1,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
-use aws_lc_rs::rand;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE;
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use postern_model::{Capabilities, Mapping, Mode, OneTimeToken, Secret};
+use postern_model::{Capabilities, Mapping, Mode};
 use postern_proto::convert::mapping_to_wire;
 use postern_proto::management::{
     ProxyMapping, ProxyMappingUpdateType, SyncMappingsRequest, sync_mappings_request::Msg,
@@ -17,6 +15,7 @@ use tonic::{Status, Streaming};
 
 use crate::catalog::Edit;
 use crate::hub::{End, Seat};
+use crate::one_time::{NoRandomness, OneTimeTokens};
 use crate::tokens::Bearer;
 
 /// NetBird's default.
@@ -37,6 +36,7 @@ pub(super) struct Mappings {
     seat: Seat,
     bearer: Arc<Bearer>,
     capabilities: Capabilities,
+    one_time: Arc<OneTimeTokens>,
     /// Where acknowledgements come from; none from a legacy proxy.
     acks: Option<Streaming<SyncMappingsRequest>>,
     unacknowledged: bool,
@@ -49,10 +49,11 @@ impl Mappings {
         seat: Seat,
         bearer: Arc<Bearer>,
         capabilities: Capabilities,
+        one_time: Arc<OneTimeTokens>,
         acks: Option<Streaming<SyncMappingsRequest>>,
     ) -> Self {
         let waiting = seat.snapshot.values().cloned().map(Edit::Created).collect();
-        Self { seat, bearer, capabilities, acks, unacknowledged: false, snapshot_sent: false, waiting }
+        Self { seat, bearer, capabilities, one_time, acks, unacknowledged: false, snapshot_sent: false, waiting }
     }
 
     pub(super) fn into_stream(self) -> impl Stream<Item = Result<Message, Status>> + Send + 'static {
@@ -134,7 +135,8 @@ impl Mappings {
                 let token = match kind {
                     ProxyMappingUpdateType::UpdateTypeRemoved => None,
                     ProxyMappingUpdateType::UpdateTypeCreated | ProxyMappingUpdateType::UpdateTypeModified => {
-                        Some(one_time_token()?)
+                        let token = self.one_time.make(&mapping.account, &mapping.id, Instant::now());
+                        Some(token.map_err(|NoRandomness| Status::internal("the system has no randomness"))?)
                     }
                 };
                 let wire = mapping_to_wire(kind, mapping, token.as_ref());
@@ -161,13 +163,6 @@ fn able(mapping: &Mapping, capabilities: Capabilities) -> bool {
     let private = !mapping.private || capabilities.private_service;
     let port = mapping.listen_port == 0 || mapping.mode == Mode::Tls || capabilities.custom_ports;
     private && port
-}
-
-/// Nothing here redeems it yet, so nothing remembers it; proxies of other makers want one in each mapping.
-fn one_time_token() -> Result<OneTimeToken, Status> {
-    let mut bytes = [0; 32];
-    rand::fill(&mut bytes).map_err(|_| Status::internal("the system has no randomness"))?;
-    Ok(OneTimeToken(Secret::new(URL_SAFE.encode(bytes))))
 }
 
 async fn heard(acks: Option<&mut Streaming<SyncMappingsRequest>>) -> Result<Option<SyncMappingsRequest>, Status> {
@@ -200,7 +195,7 @@ pub(super) fn removed() -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::publish;
+    use crate::catalog::{no_peers, publish};
     use crate::desired::Desired;
     use postern_model::{AccountId, ServiceId};
     use std::collections::BTreeMap;
@@ -210,7 +205,7 @@ mod tests {
         let text = "[service.a]\nhost = 'a.b'\nupstream = 'http://x'\naccess = 'open'";
         let desired: Desired = crate::file::parse(text, Path::new("")).expect("good");
         let account = AccountId::parse("default").expect("id");
-        let (catalog, _) = publish(&account, &desired, &BTreeMap::new(), &BTreeMap::new());
+        let catalog = publish(&account, &desired, &BTreeMap::new(), &BTreeMap::new(), &no_peers).catalog;
         let id = ServiceId::parse("a").expect("id");
         Mapping { private, listen_port, mode, ..catalog[&id].mapping.clone() }
     }
@@ -235,8 +230,9 @@ mod tests {
 
     #[test]
     fn what_a_proxy_can_no_longer_serve_is_taken_away() {
-        let published =
-            |mapping| Arc::new(crate::catalog::Published { mapping, signing: None, members: BTreeMap::new() });
+        let published = |mapping| {
+            Arc::new(crate::catalog::Published { mapping, signing: None, members: BTreeMap::new(), private: None })
+        };
         let private = published(mapping(true, 0, Mode::Http));
         let none = Capabilities::default();
         assert_eq!(kind(&Edit::Created(private.clone()), none), None);

@@ -2,6 +2,7 @@
 
 mod logs;
 mod mappings;
+mod peers;
 mod service;
 
 pub(crate) use service::Rpc;

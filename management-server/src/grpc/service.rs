@@ -1,29 +1,38 @@
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{Stream, TryStreamExt};
-use postern_model::{AccountId, HostName};
-use postern_proto::convert::{Hello, Invalid, authenticate_from_wire, authenticated_to_wire, status_from_wire};
+use postern_model::{AccountId, HostName, TunnelVerdict};
+use postern_proto::convert::{
+    Hello, Invalid, authenticate_from_wire, authenticated_to_wire, create_proxy_peer_from_wire,
+    peer_question_from_wire, status_from_wire, tunnel_verdict_to_wire, watch_peers_from_wire,
+};
 use postern_proto::management::proxy_service_server::ProxyService;
 use postern_proto::management::{self as wire, sync_mappings_request::Msg};
-use postern_proto::postern::v1::proxy_server::Proxy;
-use postern_proto::postern::v1::{AccessLogAck, AccessLogBatch};
+use postern_proto::postern::v1::proxy_server::Proxy as PosternProxy;
+use postern_proto::postern::v1::{AccessLogAck, AccessLogBatch, PeerMap, WatchPeersRequest};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::access_log::AccessLogs;
+use crate::admission::{Admission, OtherAccount};
 use crate::clock::unix_now;
 use crate::hub::{Connected, Hub};
 use crate::listener::ConnectionInfo;
 use crate::logins::{LoginError, Logins};
+use crate::one_time::OneTimeTokens;
+use crate::peer::Proxy;
+use crate::peer_error::PeerError;
+use crate::peers::Peers;
 use crate::reports::plain;
 use crate::statuses::Statuses;
 use crate::tokens::Bearer;
 
 use super::logs::{LogStream, own};
 use super::mappings::{Mappings, status_of};
+use super::peers::PeerMaps;
 
 /// How long a stream may take to say who opens it.
 const INTRODUCTION: Duration = Duration::from_secs(10);
@@ -34,6 +43,9 @@ pub(crate) struct Rpc {
     pub(crate) hub: Arc<Hub>,
     pub(crate) logins: Arc<Logins>,
     pub(crate) statuses: Arc<Statuses>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) one_time: Arc<OneTimeTokens>,
     pub(crate) logs: Arc<AccessLogs>,
     pub(crate) stop: CancellationToken,
 }
@@ -61,7 +73,7 @@ impl Rpc {
             since: unix_now(),
         };
         let seat = self.hub.join(connected).map_err(status_of)?;
-        Ok(Mappings::new(seat, caller.bearer.clone(), capabilities, acks))
+        Ok(Mappings::new(seat, caller.bearer.clone(), capabilities, self.one_time.clone(), acks))
     }
 }
 
@@ -150,9 +162,32 @@ impl ProxyService for Rpc {
 
     async fn create_proxy_peer(
         &self,
-        _request: Request<wire::CreateProxyPeerRequest>,
+        request: Request<wire::CreateProxyPeerRequest>,
     ) -> Reply<wire::CreateProxyPeerResponse> {
-        Err(missing("a tunnel"))
+        let caller = Caller::of(&request)?;
+        let ask = request.into_inner();
+        scope(&ask.account_id, &caller.bearer.account)?;
+        let ask = match create_proxy_peer_from_wire(ask) {
+            Ok(ask) => ask,
+            // NetBird answers what is missing so.
+            Err(error) => return Ok(Response::new(not_created(&error))),
+        };
+        if !self.one_time.redeem(ask.token.0.expose(), &ask.account, &ask.service, Instant::now()) {
+            return Err(Status::unauthenticated("token validation: invalid token"));
+        }
+        let name = self.hub.proxy_on(caller.connection.id);
+        let proxy = Proxy {
+            name: plain(name.map_or_else(|| caller.bearer.name.clone(), |id| id.to_string())),
+            cluster: plain(ask.cluster),
+            in_process: caller.bearer.internal,
+            port: ask.port,
+            last_seen: unix_now(),
+        };
+        match self.peers.register(&ask.account, ask.key, proxy).await {
+            Ok(()) => Ok(Response::new(wire::CreateProxyPeerResponse { success: true, error_message: None })),
+            Err(error @ PeerError::Store(_)) => Err(Status::internal(error.to_string())),
+            Err(error) => Ok(Response::new(not_created(&error))),
+        }
     }
 
     async fn get_oidcurl(&self, _request: Request<wire::GetOidcurlRequest>) -> Reply<wire::GetOidcurlResponse> {
@@ -168,9 +203,21 @@ impl ProxyService for Rpc {
 
     async fn validate_tunnel_peer(
         &self,
-        _request: Request<wire::ValidateTunnelPeerRequest>,
+        request: Request<wire::ValidateTunnelPeerRequest>,
     ) -> Reply<wire::ValidateTunnelPeerResponse> {
-        Err(missing("a tunnel"))
+        let caller = Caller::of(&request)?;
+        let verdict = match peer_question_from_wire(request.get_ref()) {
+            Ok(question) => self
+                .admission
+                .verdict(&caller.bearer.account, &question)
+                .map_err(|OtherAccount| Status::permission_denied("the token is of another account"))?,
+            Err(error) => TunnelVerdict::Denied(match error.field() {
+                "tunnel_ip" => "invalid_tunnel_ip".to_owned(),
+                "domain" => "service_not_found".to_owned(),
+                _ => error.to_string(),
+            }),
+        };
+        Ok(Response::new(tunnel_verdict_to_wire(verdict)))
     }
 
     async fn check_llm_policy_limits(
@@ -189,8 +236,9 @@ impl ProxyService for Rpc {
 }
 
 #[tonic::async_trait]
-impl Proxy for Rpc {
+impl PosternProxy for Rpc {
     type StreamAccessLogsStream = Replies<AccessLogAck>;
+    type WatchPeersStream = Replies<PeerMap>;
 
     async fn stream_access_logs(
         &self,
@@ -200,6 +248,14 @@ impl Proxy for Rpc {
         let (logs, stop) = (self.logs.clone(), self.stop.clone());
         let stream = LogStream { batches: request.into_inner(), logs, bearer, stop };
         Ok(Response::new(Box::pin(stream.into_stream())))
+    }
+
+    async fn watch_peers(&self, request: Request<WatchPeersRequest>) -> Reply<Self::WatchPeersStream> {
+        let bearer = Caller::of(&request)?.bearer;
+        let watch = watch_peers_from_wire(request.get_ref()).map_err(|error| invalid(&error))?;
+        scope(watch.account.as_str(), &bearer.account)?;
+        let maps = PeerMaps::new(&self.peers, watch, bearer, self.stop.clone())?;
+        Ok(Response::new(Box::pin(maps.into_stream())))
     }
 }
 
@@ -234,6 +290,10 @@ fn scope(asked: &str, own: &AccountId) -> Result<(), Status> {
 
 fn invalid(error: &Invalid) -> Status {
     Status::invalid_argument(error.to_string())
+}
+
+fn not_created(error: &impl ToString) -> wire::CreateProxyPeerResponse {
+    wire::CreateProxyPeerResponse { success: false, error_message: Some(error.to_string()) }
 }
 
 fn missing(what: &str) -> Status {

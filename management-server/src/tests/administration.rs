@@ -1,10 +1,10 @@
-use postern_proto::management::{ProxyStatus, SendStatusUpdateRequest};
+use postern_proto::management::{ProxyInboundListener, ProxyStatus, SendStatusUpdateRequest};
 use std::os::unix::fs::PermissionsExt;
 use tonic::Code;
 
 use super::*;
 use crate::StartError;
-use crate::admin::{AdminError, Client};
+use crate::admin::{AdminError, Client, InboundStatus};
 
 fn update(service: &str, status: ProxyStatus, error: Option<&str>) -> SendStatusUpdateRequest {
     SendStatusUpdateRequest {
@@ -66,7 +66,10 @@ async fn the_status_tells_of_services_and_proxies() {
     send(update("a", ProxyStatus::Error, Some(&odd))).await.expect("taken");
     let (_, told) = state(&admin.status().await.expect("a status"), "a");
     assert!(told.contains("red:") && told.len() < 1_200 && !told.contains(char::is_control), "{told:?}");
-    send(update("a", ProxyStatus::Active, None)).await.expect("taken");
+    let listener = ProxyInboundListener { tunnel_ip: "100.72.0.1".into(), https_port: 443, http_port: 80 };
+    let inbound_listener = Some(listener);
+    let listening = SendStatusUpdateRequest { inbound_listener, ..update("a", ProxyStatus::Active, None) };
+    send(listening).await.expect("taken");
     let refused = send(update("nowhere", ProxyStatus::Active, None)).await.expect_err("unknown");
     assert_eq!(refused.code(), Code::NotFound);
     let refused = send(update("", ProxyStatus::Active, None)).await.expect_err("no service");
@@ -75,6 +78,9 @@ async fn the_status_tells_of_services_and_proxies() {
     let status = admin.status().await.expect("a status");
     assert_eq!(state(&status, "a"), ("active".into(), String::new()));
     assert_eq!(state(&status, "b"), ("error".into(), "on the proxy p: two services claim b.example".into()));
+    let inbound = InboundStatus { proxy: "p".to_owned(), address: [100, 72, 0, 1].into(), https: 443, http: 80 };
+    let told: Vec<_> = status.services.iter().map(|service| service.inbound.clone()).collect();
+    assert_eq!(told, [vec![inbound], Vec::new()]);
     let [proxy] = status.proxies.as_slice() else { panic!("one proxy: {status:?}") };
     assert_eq!((proxy.id.as_str(), proxy.connected, proxy.token.as_str()), ("p", true, "this process"));
     assert_eq!((status.pid, status.revision), (std::process::id(), 1));

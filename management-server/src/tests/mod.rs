@@ -5,7 +5,9 @@ mod file;
 mod listener;
 mod logins;
 mod logs;
+mod peers;
 mod streams;
+mod tunnel;
 
 use std::path::Path;
 use std::time::Duration;
@@ -127,8 +129,12 @@ impl Calls {
     }
 
     async fn sync(&self, proxy_id: &str) -> Result<Sync, Status> {
+        self.sync_as(init(proxy_id)).await
+    }
+
+    async fn sync_as(&self, init: SyncMappingsInit) -> Result<Sync, Status> {
         let (requests, receiver) = mpsc::channel(16);
-        requests.send(SyncMappingsRequest { msg: Some(Msg::Init(init(proxy_id))) }).await.expect("open");
+        requests.send(SyncMappingsRequest { msg: Some(Msg::Init(init)) }).await.expect("open");
         let replies = self.proxy.clone().sync_mappings(ReceiverStream::new(receiver)).await?.into_inner();
         Ok(Sync { requests, replies })
     }

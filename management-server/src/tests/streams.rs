@@ -4,9 +4,9 @@ use std::fmt::Write;
 use futures_util::FutureExt;
 use postern_model::AccountId;
 use postern_proto::management::{
-    CheckLlmPolicyLimitsRequest, CreateProxyPeerRequest, GetMappingUpdateRequest, GetOidcurlRequest,
-    ProxyMappingUpdateType as Kind, RecordLlmUsageRequest, SendStatusUpdateRequest, SyncMappingsAck,
-    SyncMappingsRequest, ValidateSessionRequest, ValidateTunnelPeerRequest, sync_mappings_request::Msg,
+    CheckLlmPolicyLimitsRequest, GetMappingUpdateRequest, GetOidcurlRequest, ProxyMappingUpdateType as Kind,
+    RecordLlmUsageRequest, SendStatusUpdateRequest, SyncMappingsAck, SyncMappingsRequest, ValidateSessionRequest,
+    sync_mappings_request::Msg,
 };
 use tonic::Code;
 
@@ -197,10 +197,8 @@ async fn what_is_missing_says_so() {
     let calls = world.connect().await;
     let proxy = || calls.proxy.clone();
     let refusals = [
-        proxy().create_proxy_peer(CreateProxyPeerRequest::default()).await.expect_err("missing"),
         proxy().get_oidcurl(GetOidcurlRequest::default()).await.expect_err("missing"),
         proxy().validate_session(ValidateSessionRequest::default()).await.expect_err("missing"),
-        proxy().validate_tunnel_peer(ValidateTunnelPeerRequest::default()).await.expect_err("missing"),
         proxy().check_llm_policy_limits(CheckLlmPolicyLimitsRequest::default()).await.expect_err("missing"),
         proxy().record_llm_usage(RecordLlmUsageRequest::default()).await.expect_err("missing"),
     ];

@@ -1,0 +1,193 @@
+//! Peers as people add and change them.
+
+use postern_model::PublicKey;
+use postern_proto::management::{CreateProxyPeerRequest, ProxyCapabilities};
+use postern_proto::postern::v1::WatchPeersRequest;
+
+use super::*;
+use crate::admin::{AddPeer, AdminError, PeerChanges, PeerState, Update};
+
+const FILE: &str = "[user.alice]\ngroups = ['ops']\n\
+    [service.inside]\nhost = 'inside.localhost'\nupstream = 'http://x:1'\naccess = { private = ['eng'] }\n\
+    [service.ops]\nhost = 'ops.localhost'\nupstream = 'http://x:1'\naccess = { private = ['ops'] }\n\
+    [service.nobodys]\nhost = 'nobodys.localhost'\nupstream = 'http://x:1'\naccess = { private = [] }\n\
+    [service.public]\nhost = 'public.localhost'\nupstream = 'http://x:1'\naccess = 'open'\n";
+
+fn peer(name: &str) -> AddPeer {
+    AddPeer { name: name.to_owned(), groups: ["eng".to_owned()].into(), ..AddPeer::default() }
+}
+
+/// A proxy that is in the tunnel as long as the streams live.
+async fn tunnel(
+    world: &World,
+    id: &str,
+    key: u8,
+    private: bool,
+) -> (Sync, Streaming<postern_proto::postern::v1::PeerMap>) {
+    let calls = world.connect().await;
+    let capabilities = ProxyCapabilities { supports_private_service: Some(private), ..ProxyCapabilities::default() };
+    let init = SyncMappingsInit { capabilities: Some(capabilities), ..init(id) };
+    let mut sync = calls.sync_as(init).await.expect("opens");
+    let mapping = sync.snapshot().await.into_iter().find(|mapping| mapping.id == "public").expect("told");
+    let key = PublicKey([key; 32]).to_string();
+    let ask = CreateProxyPeerRequest {
+        service_id: mapping.id,
+        account_id: "default".into(),
+        token: mapping.auth_token,
+        wireguard_public_key: key.clone(),
+        cluster: format!("{id}.example"),
+        listen_port: 51_820,
+    };
+    assert!(calls.proxy.clone().create_proxy_peer(ask).await.expect("answers").into_inner().success);
+    let ask = WatchPeersRequest { account_id: "default".into(), public_key: key };
+    let mut maps = calls.logs.clone().watch_peers(ask).await.expect("opens").into_inner();
+    maps.message().await.expect("no error").expect("a map");
+    (sync, maps)
+}
+
+fn line<'t>(conf: &'t str, key: &str) -> Vec<&'t str> {
+    conf.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix(" = ")).collect()
+}
+
+#[tokio::test]
+async fn a_peer_gets_a_configuration_that_works_as_it_is() {
+    let world = World::new(FILE).await;
+    let admin = world.admin();
+    let early = admin.add_peer(&peer("early")).await.expect("adds");
+    assert!(early.warnings.len() == 1 && early.warnings[0].contains("no proxy has a tunnel yet"), "{early:?}");
+    assert!(line(&early.conf, "PublicKey").is_empty(), "{}", early.conf);
+
+    let ready = world.running.proxy_peer_ready();
+    let (streams, ()) =
+        tokio::join!(tunnel(&world, "up", 7, true), async { timeout(LONG, ready).await.expect("ready") });
+    let ask = AddPeer { user: Some("alice".into()), ..peer("laptop") };
+    let added = admin.add_peer(&ask).await.expect("adds");
+    assert!(!format!("{added:?}").contains("PrivateKey"), "{added:?}");
+    let status = &added.peer;
+    assert_eq!((status.state, status.sentence.as_deref()), (PeerState::Active, None));
+    assert_eq!(status.groups, ["eng".to_owned(), "ops".to_owned()].into());
+    assert_eq!(status.opens, ["inside.localhost", "ops.localhost"]);
+    let private = line(&added.conf, "PrivateKey");
+    assert_eq!((private.len(), private[0].len()), (1, 44));
+    assert_eq!(line(&added.conf, "Address"), ["100.72.0.3/32, fd7a:706f:7374::3/128"]);
+    assert_eq!(line(&added.conf, "PublicKey"), [PublicKey([7; 32]).to_string()]);
+    assert_eq!(line(&added.conf, "AllowedIPs"), ["100.72.0.2/32, fd7a:706f:7374::2/128"]);
+    assert_eq!(line(&added.conf, "Endpoint"), ["127.0.0.1:51820"]);
+    assert!(added.warnings.len() == 1 && added.warnings[0].contains("only be reached from this machine"), "{added:?}");
+    for host in ["inside", "ops"] {
+        assert!(added.conf.contains(&format!("\n# 100.72.0.2 {host}.localhost\n")), "{}", added.conf);
+    }
+    assert!(!added.conf.contains("nobodys"), "{}", added.conf);
+
+    let shown = admin.peer("laptop", Some("vpn.example.com:443")).await.expect("shows");
+    assert!(shown.warnings.is_empty() && line(&shown.conf, "PrivateKey").is_empty(), "{shown:?}");
+    assert_eq!(line(&shown.conf, "Endpoint"), ["vpn.example.com:443"]);
+    // The same but for the key, line by line.
+    let shown = admin.peer("laptop", None).await.expect("shows").conf;
+    let differ: Vec<_> = added.conf.lines().zip(shown.lines()).filter(|(a, b)| a != b).collect();
+    assert!(
+        matches!(differ.as_slice(), [(a, b)] if a.starts_with("PrivateKey = ") && b.starts_with("# ")),
+        "{differ:?}"
+    );
+    assert_eq!(added.conf.lines().count(), shown.lines().count());
+
+    let key = PublicKey([9; 32]).to_string();
+    let own = admin.add_peer(&AddPeer { public_key: Some(key.clone()), ..peer("own") }).await.expect("adds");
+    assert!(own.peer.public_key == key && line(&own.conf, "PrivateKey").is_empty(), "{}", own.conf);
+
+    // One that serves private services comes first, wherever it is; what is away is not named.
+    let elsewhere = tunnel(&world, "edge", 8, false).await;
+    let conf = admin.peer("laptop", None).await.expect("shows").conf;
+    assert_eq!(line(&conf, "Endpoint"), ["127.0.0.1:51820", "edge.example:51820"]);
+    drop(streams);
+    until("one of the two is away", || async {
+        let conf = admin.peer("laptop", None).await.expect("shows").conf;
+        line(&conf, "PublicKey") == [PublicKey([8; 32]).to_string()]
+    })
+    .await;
+    drop(elsewhere);
+}
+
+#[tokio::test]
+async fn the_file_says_where_the_proxy_is_reached() {
+    let world = World::new(&format!("[tunnel]\nendpoint = 'vpn.example.com:51820'\n{FILE}")).await;
+    let _streams = tunnel(&world, "up", 7, true).await;
+    let added = world.admin().add_peer(&peer("laptop")).await.expect("adds");
+    assert_eq!(
+        (line(&added.conf, "Endpoint"), added.warnings.as_slice()),
+        (vec!["vpn.example.com:51820"], [].as_slice())
+    );
+}
+
+#[tokio::test]
+async fn peers_are_added_listed_changed_and_removed() {
+    let world = World::new(FILE).await;
+    let admin = world.admin();
+    for name in ["nas", "laptop"] {
+        admin.add_peer(&peer(name)).await.expect("adds");
+    }
+    let names = || async {
+        let listed = admin.peers().await.expect("lists");
+        listed.into_iter().map(|peer| peer.name).collect::<Vec<_>>()
+    };
+    assert_eq!(names().await, ["laptop", "nas"]);
+    let changes = PeerChanges {
+        user: Update::To("alice".into()),
+        groups: Some([].into()),
+        expires: Update::To(i64::from(u32::MAX)),
+        ..PeerChanges::default()
+    };
+    let changed = admin.set_peer("laptop", &changes).await.expect("sets");
+    assert_eq!((changed.user.as_deref(), changed.expires), (Some("alice"), Some(i64::from(u32::MAX))));
+    assert_eq!(changed.opens, ["ops.localhost"]);
+    let disabled = PeerChanges { enabled: Some(false), ..PeerChanges::default() };
+    let changed = admin.set_peer("laptop", &disabled).await.expect("sets");
+    assert_eq!(changed.state, PeerState::Disabled);
+    assert!(changed.sentence.is_some_and(|sentence| sentence.contains("postern peer set laptop --enable")));
+    let tunnel = admin.status().await.expect("a status").tunnel;
+    assert_eq!((tunnel.peers, tunnel.active_peers, tunnel.proxies.len()), (2, 1, 0));
+
+    let listed = admin.peers().await.expect("lists");
+    let world = world.restart(FILE).await;
+    let admin = world.admin();
+    assert_eq!(admin.peers().await.expect("lists"), listed, "kept over a restart");
+    assert_eq!(admin.remove_peers_of("alice").await.expect("removes"), ["laptop"]);
+    admin.remove_peer("nas").await.expect("removes");
+    assert_eq!(admin.peers().await.expect("lists"), []);
+    for refused in [
+        admin.remove_peer("nas").await.expect_err("gone"),
+        admin.remove_peers_of("alice").await.map(drop).expect_err("gone"),
+        admin.peer("nas", None).await.map(drop).expect_err("gone"),
+        admin.set_peer("nas", &disabled).await.map(drop).expect_err("gone"),
+    ] {
+        assert!(matches!(&refused, AdminError::Refused(why) if why.contains("postern peer list")), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_peer_is_told_in_one_sentence() {
+    let world = World::new(FILE).await;
+    let admin = world.admin();
+    let site = vec!["10.9.0.0/16".parse().expect("range")];
+    admin.add_peer(&AddPeer { site: site.clone(), ..peer("office") }).await.expect("adds");
+    let with = |change: fn(&mut AddPeer)| {
+        let mut ask = peer("new");
+        change(&mut ask);
+        ask
+    };
+    for (ask, why) in [
+        (peer("office"), "already"),
+        (peer("a b"), "1 to 64"),
+        (with(|ask| ask.public_key = Some("short".into())), "wg pubkey"),
+        (with(|ask| ask.endpoint = Some("vpn".into())), "`vpn` is not an endpoint"),
+        (with(|ask| ask.endpoint = Some("a:1\nPostUp = rm".into())), "not an endpoint"),
+        (with(|ask| ask.user = Some("a\nPostUp = rm".into())), "user's name"),
+        (with(|ask| ask.groups = ["a,b".to_owned()].into()), "group's name"),
+        (with(|ask| ask.expires = Some(1)), "expired already"),
+        (AddPeer { site, ..peer("new") }, "10.9.0.0/16 of the peer office"),
+    ] {
+        let refused = admin.add_peer(&ask).await.map(drop).expect_err(why);
+        assert!(matches!(&refused, AdminError::Refused(message) if message.contains(why)), "{refused}");
+    }
+    assert_eq!(admin.peers().await.expect("lists").len(), 1);
+}
