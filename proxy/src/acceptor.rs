@@ -1,22 +1,27 @@
-//! From an accepted TCP connection to HTTP: the ClientHello decides what is here for it.
+//! From an accepted connection to HTTP: the side it came in from and its ClientHello decide what is here for it.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use postern_auth::Origin;
 use postern_certs::ALPN_H2;
-use postern_model::HostName;
+use postern_model::{HostName, TunnelPeer};
+use postern_tunnel::Stream as Tunnelled;
 use rustls::server::{Acceptor, ClientHello};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -31,33 +36,87 @@ use crate::listener::Accepted;
 use crate::table::{Scope, Tls};
 use crate::worker::{Conn, Place, Worker};
 
-/// Serves a connection to its end.
+/// Serves a connection of the public listener to its end.
 pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
-    let Accepted { stream, peer, place } = accepted;
+    let Accepted { mut stream, peer, place } = accepted;
     let place = Place::take(place, &worker.metrics);
     // Answers are written in one piece where possible; waiting for more would only delay them.
     let _refused_by_the_system = stream.set_nodelay(true);
+    let shake_hands = async {
+        refuse_plain(&mut stream).await?;
+        handshake(&worker, &Scope::Public, stream).await
+    };
+    if let Some(secured) = in_time(&worker, peer.ip(), shake_hands.boxed_local()).await {
+        secured.converse(worker, Scope::Public, Origin::Public, peer.ip(), place).await;
+    }
+}
+
+/// Serves a connection to the TLS port of an account's tunnel to its end.
+pub(crate) async fn serve_peer(worker: Rc<Worker>, stream: Tunnelled, peer: TunnelPeer, place: OwnedSemaphorePermit) {
+    let place = Place::take(place, &worker.metrics);
+    let (scope, address) = (Scope::Account(peer.account().clone()), peer.address());
+    let secured = in_time(&worker, address, handshake(&worker, &scope, stream).boxed_local()).await;
+    if let Some(secured) = secured {
+        secured.converse(worker, scope, Origin::Tunnel(peer), address, place).await;
+    }
+}
+
+/// Serves a connection to the port for plain HTTP of an account's tunnel to its end.
+pub(crate) async fn serve_peer_plain(
+    worker: Rc<Worker>,
+    stream: Tunnelled,
+    peer: TunnelPeer,
+    place: OwnedSemaphorePermit,
+) {
+    let _place = Place::take(place, &worker.metrics);
+    let (scope, end) = (Scope::Account(peer.account().clone()), Peer::new(peer.address()));
+    let (origin, pulse) = (Origin::Tunnel(peer), Pulse::new());
+    let conn = Rc::new(Conn { worker, scope, origin, peer: end, sni: None, http2: false, pulse, _place });
+    ended(http1(&conn, stream).boxed_local().await);
+}
+
+/// Waits for a handshake as long as it may take, and writes down why there is none.
+async fn in_time<S>(
+    worker: &Worker,
+    peer: IpAddr,
+    handshake: LocalBoxFuture<'_, Result<Secured<S>, Refusal>>,
+) -> Option<Secured<S>> {
     let deadline = Instant::now() + worker.shared.config.limits.handshake;
-    match timeout_at(deadline, handshake(&worker, stream).boxed_local()).await.unwrap_or(Err(Refusal::TooSlow)) {
-        Ok(Secured { tls, sni }) => {
-            let http2 = tls.get_ref().1.alpn_protocol() == Some(ALPN_H2);
-            let (peer, pulse) = (Peer::new(peer.ip()), Pulse::new());
-            let conn = Conn { worker, scope: Scope::Public, peer, sni, http2, pulse, _place: place };
-            converse(Rc::new(conn), tls).await;
-        }
+    match timeout_at(deadline, handshake).await.unwrap_or(Err(Refusal::TooSlow)) {
+        Ok(secured) => Some(secured),
         Err(refusal) => {
             tracing::debug!(%peer, %refusal, "connection refused");
             worker.metrics.tls_refused(refusal.reason());
+            None
         }
     }
 }
 
-/// Behind a pointer, as it is large and handed on often.
-type Secure = Box<TlsStream<TcpStream>>;
-
-struct Secured {
-    tls: Secure,
+/// A client behind TLS.
+struct Secured<S> {
+    /// Behind a pointer, as it is large and handed on often.
+    tls: Box<TlsStream<S>>,
     sni: HostName,
+}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Secured<S> {
+    /// Speaks HTTP, in the version that ALPN chose.
+    async fn converse(self, worker: Rc<Worker>, scope: Scope, origin: Origin, peer: IpAddr, _place: Place) {
+        let Self { tls, sni } = self;
+        let http2 = tls.get_ref().1.alpn_protocol() == Some(ALPN_H2);
+        let (peer, pulse) = (Peer::new(peer), Pulse::new());
+        let conn = Rc::new(Conn { worker, scope, origin, peer, sni: Some(sni), http2, pulse, _place });
+        // Apart, so that neither makes room for the other.
+        ended(if http2 { self::http2(&conn, tls).boxed_local().await } else { http1(&conn, tls).boxed_local().await });
+    }
+}
+
+fn ended(end: End) {
+    match end {
+        End::Done(Ok(())) => {}
+        End::Done(Err(error)) => tracing::debug!(%error, "connection ended"),
+        End::Overdue => tracing::debug!("connection cut"),
+    }
 }
 
 /// Why there is no TLS connection.
@@ -91,19 +150,27 @@ impl Refusal {
     }
 }
 
-async fn handshake(worker: &Worker, mut stream: TcpStream) -> Result<Secured, Refusal> {
+/// Tells a browser that came by `http://` what is wrong.
+async fn refuse_plain(stream: &mut TcpStream) -> Result<(), Refusal> {
     let mut first = [0];
     if stream.peek(&mut first).await? == 1 && first[0] != HANDSHAKE_RECORD {
         stream.write_all(PLAIN_REFUSAL).await?;
         stream.shutdown().await?;
         return Err(Refusal::NotTls);
     }
+    Ok(())
+}
+
+async fn handshake<S>(worker: &Worker, scope: &Scope, stream: S) -> Result<Secured<S>, Refusal>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
     let Some(sni) = named(&start.client_hello()) else {
         start.io.write_all(&UNRECOGNIZED_NAME).await?;
         return Err(Refusal::NoName);
     };
-    match worker.shared.router.load().tls(&Scope::Public, &sni) {
+    match worker.shared.router.load().tls(scope, &sni) {
         Tls::Terminate => {}
         Tls::Unknown => {
             start.io.write_all(&UNRECOGNIZED_NAME).await?;
@@ -129,20 +196,12 @@ const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 const PLAIN_REFUSAL: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 58\r\n\
 Connection: close\r\n\r\nThis port speaks HTTPS: use https:// instead of http://.\r\n";
 
-/// Speaks HTTP, in the version that ALPN chose.
-async fn converse(conn: Rc<Conn>, tls: Secure) {
-    // Apart, so that neither makes room for the other.
-    let end = if conn.http2 { http2(&conn, tls).boxed_local().await } else { http1(&conn, tls).boxed_local().await };
-    match end {
-        End::Done(Ok(())) => {}
-        End::Done(Err(error)) => tracing::debug!(%error, "connection ended"),
-        End::Overdue => tracing::debug!("connection cut"),
-    }
-}
-
-async fn http1(conn: &Rc<Conn>, tls: Secure) -> End {
+async fn http1<S>(conn: &Rc<Conn>, io: S) -> End
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let (worker, pulse) = (&conn.worker, &conn.pulse);
-    let io = TokioIo::new(Watched::new(tls, Arc::clone(pulse), true));
+    let io = TokioIo::new(Watched::new(io, Arc::clone(pulse), true));
     let current = RefCell::new(Weak::new());
     let service = service_fn(|request| {
         let watch = Rc::new(Watch::default());
@@ -162,10 +221,13 @@ async fn http1(conn: &Rc<Conn>, tls: Secure) -> End {
     end
 }
 
-async fn http2(conn: &Rc<Conn>, tls: Secure) -> End {
+async fn http2<S>(conn: &Rc<Conn>, io: S) -> End
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
     let (worker, pulse) = (&conn.worker, &conn.pulse);
     let limits = &worker.shared.config.limits;
-    let io = TokioIo::new(Watched::new(tls, Arc::clone(pulse), false));
+    let io = TokioIo::new(Watched::new(io, Arc::clone(pulse), false));
     let streams = Streams { next: Rc::default(), patience: limits.write };
     let next = Rc::clone(&streams.next);
     let service = service_fn(move |request| {

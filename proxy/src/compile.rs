@@ -3,14 +3,15 @@
 //! What this version has no answer to is refused here, so that nothing is ever served with less protection than was asked for.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use postern_auth::{Access, Door, HeaderScheme, Protected, Rule, Scheme, Sessions};
-use postern_model::{Mapping, Mode, PathMapping, Target};
+use postern_model::{Mapping, Mode, PathMapping};
 
 use crate::http::path::Prefix;
 use crate::http::stamp::Outbound;
-use crate::table::{Compiled, Route, Service, Upstream, UpstreamKey};
+use crate::table::{Compiled, Route, Service, Upstream, UpstreamKey, Via};
 
 /// A mapping and what it was compiled to. What it shares with its successor keeps its epochs.
 #[derive(Clone)]
@@ -33,6 +34,7 @@ pub(crate) fn compile(mapping: &Mapping, predecessor: Option<&Predecessor>, epoc
         id: mapping.id.clone(),
         account: mapping.account.clone(),
         host: mapping.host.clone(),
+        private: mapping.private,
         access_epoch: access_epoch(mapping, predecessor, epoch),
         restrictions: mapping.restrictions.clone(),
     });
@@ -74,7 +76,6 @@ pub(crate) fn same_upstream(a: &PathMapping, b: &PathMapping) -> bool {
 
 /// Refuses what this version cannot do.
 fn check(mapping: &Mapping) -> Result<(), String> {
-    let missing = |what: &str, remedy: &str| Err(format!("{what}, which this version does not have yet; {remedy}"));
     match mapping.mode {
         Mode::Http => {}
         Mode::Tcp => return missing("mode tcp needs TCP relays", "publish it in mode http"),
@@ -85,18 +86,7 @@ fn check(mapping: &Mapping) -> Result<(), String> {
         let port = mapping.listen_port;
         return missing(&format!("listen_port {port} needs a listener of its own"), "publish it on the main port");
     }
-    if mapping.private {
-        return missing("a private service needs the tunnel", "publish it with a login instead");
-    }
-    if mapping.authentication.password {
-        return missing("it asks for the password login", "use header authentication");
-    }
-    if mapping.authentication.pin {
-        return missing("it asks for the PIN login", "use header authentication");
-    }
-    if mapping.authentication.oidc {
-        return missing("it asks for the login at an identity provider (OIDC)", "use header authentication");
-    }
+    check_login(mapping)?;
     let restrictions = &mapping.restrictions;
     if !restrictions.allowed_countries.is_empty() || !restrictions.blocked_countries.is_empty() {
         return missing("restrictions by country need location data", "restrict it by address ranges (CIDR)");
@@ -112,18 +102,41 @@ fn check(mapping: &Mapping) -> Result<(), String> {
         if path.options.needs.middlewares {
             return missing(&format!("the path {at} asks for middlewares"), "remove them from its target");
         }
-        if !path.options.direct_upstream {
+        if !path.options.direct_upstream && path.target.host.parse::<IpAddr>().is_err() {
             return missing(
-                &format!("the target of {at} is reached through the tunnel"),
-                "set direct_upstream where this proxy can reach the target itself",
+                &format!("the target of {at} is reached through the tunnel by a name, which takes DNS there"),
+                "give it the peer's address, or set direct_upstream where this proxy can reach the target itself",
             );
         }
     }
     Ok(())
 }
 
+/// At a private service no login is offered, so none is missing.
+fn check_login(mapping: &Mapping) -> Result<(), String> {
+    let authentication = &mapping.authentication;
+    let logins = [
+        (authentication.password, "it asks for the password login"),
+        (authentication.pin, "it asks for the PIN login"),
+        (authentication.oidc, "it asks for the login at an identity provider (OIDC)"),
+    ];
+    match logins.into_iter().find(|(asked, _)| *asked && !mapping.private) {
+        Some((_, what)) => missing(what, "use header authentication"),
+        None => Ok(()),
+    }
+}
+
+fn missing(what: &str, remedy: &str) -> Result<(), String> {
+    Err(format!("{what}, which this version does not have yet; {remedy}"))
+}
+
+/// A private service lets in the peers that management says yes to, and nobody in any other way. Our own management says of every
+/// service how one enters; a stock one lets the account's peers in beside those who log in (NetBird).
 fn access(mapping: &Mapping) -> Result<Access, String> {
     let authentication = &mapping.authentication;
+    if mapping.private {
+        return Ok(Access::Rule(Rule::Scheme(Scheme::Private)));
+    }
     if !authentication.headers.is_empty() {
         let mut schemes = Vec::new();
         for header in &authentication.headers {
@@ -132,6 +145,9 @@ fn access(mapping: &Mapping) -> Result<Access, String> {
             if !schemes.contains(&rule) {
                 schemes.push(rule);
             }
+        }
+        if authentication.deliberately_open.is_none() {
+            schemes.push(Rule::Scheme(Scheme::Private));
         }
         return Ok(Access::Rule(Rule::Any(schemes)));
     }
@@ -145,6 +161,7 @@ fn sessions(mapping: &Mapping, access: &Access) -> Result<Option<Sessions>, Stri
     match (access, mapping.authentication.session_key) {
         (Access::Open, _) => Ok(None),
         (Access::Rule(_), Some(key)) => Ok(Some(Sessions { key, max_age: mapping.authentication.max_session_age })),
+        (Access::Rule(Rule::Scheme(Scheme::Private)), None) => Ok(None),
         (Access::Rule(_), None) => {
             Err("it has a login but no session_key, so no login can be verified; have management send one".to_owned())
         }
@@ -169,11 +186,7 @@ fn route(
     let prefix = Prefix::parse(at).map_err(|error| format!("the path {at} cannot be served: {error}"))?;
     let outbound = Outbound::new(prefix.clone(), mapping, path, door.credential_headers().cloned())
         .map_err(|error| format!("the custom headers of the path {at} cannot be sent: {error}"))?;
-    let upstream = Upstream {
-        key: key(&path.target, path.options.skip_tls_verify),
-        request_timeout: path.options.request_timeout,
-        outbound,
-    };
+    let upstream = Upstream { key: key(mapping, path), request_timeout: path.options.request_timeout, outbound };
     Ok(Route {
         service: Arc::clone(service),
         upstream_epoch: upstream_epoch(&prefix),
@@ -183,8 +196,16 @@ fn route(
     })
 }
 
-fn key(target: &Target, skip_tls_verify: bool) -> UpstreamKey {
-    UpstreamKey { scheme: target.scheme, host: Arc::clone(&target.host), port: target.port, skip_tls_verify }
+fn key(mapping: &Mapping, path: &PathMapping) -> UpstreamKey {
+    let PathMapping { target, options, .. } = path;
+    let via = if options.direct_upstream { Via::Direct } else { Via::Tunnel(mapping.account.clone()) };
+    UpstreamKey {
+        via,
+        scheme: target.scheme,
+        host: Arc::clone(&target.host),
+        port: target.port,
+        skip_tls_verify: options.skip_tls_verify,
+    }
 }
 
 /// The paths of a predecessor, by prefix.
@@ -301,7 +322,6 @@ mod tests {
             ("mode udp", |m| m.mode = Mode::Udp),
             ("mode tls", |m| m.mode = Mode::Tls),
             ("listen_port 8022", |m| m.listen_port = 8022),
-            ("private", |m| m.private = true),
             ("password", |m| m.authentication.password = true),
             ("PIN", |m| m.authentication.pin = true),
             ("OIDC", |m| m.authentication.oidc = true),
@@ -310,7 +330,10 @@ mod tests {
             ("crowdsec_mode", |m| m.restrictions.crowdsec = true),
             ("no path", |m| m.paths.clear()),
             ("middlewares", |m| m.paths[0].options.needs = Needs { middlewares: true }),
-            ("tunnel", |m| m.paths[0].options.direct_upstream = false),
+            ("by a name", |m| {
+                m.paths = vec![samples::path("/", "http://printer:631")];
+                m.paths[0].options.direct_upstream = false;
+            }),
             ("/a/../b", |m| m.paths[0].path = "/a/../b".to_owned()),
             ("given twice", |m| m.paths = vec![samples::path("/a", "http://x"), samples::path("/a/", "http://y")]),
             ("session_key", |m| {
@@ -325,6 +348,63 @@ mod tests {
         }
         assert_eq!(refusal(|_| ()), None);
         assert_eq!(refusal(|m| m.authentication = samples::basic("1")), None);
+        assert_eq!(refusal(|m| m.paths[0].options.direct_upstream = false), None);
+        assert_eq!(refusal(|m| m.paths = vec![samples::path("/", "http://printer:631")]), None);
+    }
+
+    fn rule(change: impl FnOnce(&mut Mapping)) -> Access {
+        let mut mapping = sample();
+        change(&mut mapping);
+        compile(&mapping, None, 1).expect("compiles").routes()[0].door.door().access.clone()
+    }
+
+    #[test]
+    fn a_private_service_has_one_way_in_whatever_else_is_configured() {
+        let private = Access::Rule(Rule::Scheme(Scheme::Private));
+        assert_eq!(rule(|m| m.private = true), private);
+        assert_eq!(
+            rule(|m| {
+                m.private = true;
+                m.authentication = samples::basic("1");
+                m.authentication.deliberately_open = Some(true);
+                (m.authentication.password, m.authentication.pin, m.authentication.oidc) = (true, true, true);
+            }),
+            private
+        );
+        assert_eq!(
+            rule(|m| {
+                m.private = true;
+                m.authentication.deliberately_open = Some(false);
+            }),
+            private
+        );
+    }
+
+    #[test]
+    fn peers_come_in_beside_logins_only_where_a_stock_management_says_so() {
+        let peers = |access: Access| match access {
+            Access::Rule(Rule::Any(rules)) => rules.contains(&Rule::Scheme(Scheme::Private)),
+            other => panic!("{other:?}"),
+        };
+        assert!(!peers(rule(|m| m.authentication = samples::basic("1"))));
+        assert!(peers(rule(|m| {
+            m.authentication = samples::basic("1");
+            m.authentication.deliberately_open = None;
+        })));
+    }
+
+    #[test]
+    fn the_same_address_in_two_accounts_is_two_upstreams() {
+        let upstream = |account: &str, direct: bool| {
+            let mut mapping = sample();
+            mapping.account = postern_model::AccountId::parse(account).expect("an id");
+            mapping.paths[0].options.direct_upstream = direct;
+            key(&mapping, &mapping.paths[0])
+        };
+        assert_eq!(upstream("a", false), upstream("a", false));
+        assert_eq!(upstream("a", true), upstream("b", true));
+        assert_ne!(upstream("a", false), upstream("b", false));
+        assert_ne!(upstream("a", false), upstream("a", true));
     }
 
     #[test]
@@ -359,7 +439,9 @@ mod tests {
         assert_eq!(epochs(|_| ()), (1, vec![1, 1]));
         assert_eq!(epochs(|m| m.authentication = samples::basic("1")), (2, vec![1, 1]));
         assert_eq!(epochs(|m| m.restrictions.blocked_cidrs = vec!["10.0.0.0/8".parse().unwrap()]), (2, vec![1, 1]));
+        assert_eq!(epochs(|m| m.private = true), (2, vec![1, 1]));
         assert_eq!(epochs(|m| m.paths[0].options.skip_tls_verify = true), (1, vec![1, 2]));
+        assert_eq!(epochs(|m| m.paths[0].options.direct_upstream = false), (1, vec![1, 2]));
         assert_eq!(epochs(|m| m.paths[1] = samples::path("/a/", "http://10.0.0.2")), (1, vec![1, 1]));
         assert_eq!(epochs(|m| m.paths[1] = samples::path("/a/b", "http://10.0.0.2")), (1, vec![2, 1]));
         assert_eq!(epochs(|m| m.pass_host_header = true), (1, vec![1, 1]));

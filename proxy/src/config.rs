@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -23,6 +24,8 @@ pub struct Config {
     pub limits: Limits,
     /// Limits towards upstreams.
     pub upstream: UpstreamLimits,
+    /// How tunnels are opened for the accounts that need one; `None` opens none.
+    pub tunnel: Option<TunnelConfig>,
 }
 
 impl Config {
@@ -37,8 +40,24 @@ impl Config {
             forwarded_proto: ForwardedProto::Auto,
             limits: Limits::default(),
             upstream: UpstreamLimits::default(),
+            tunnel: None,
         }
     }
+}
+
+/// The tunnels: one per account, each with a key and a UDP port of its own.
+#[derive(Clone, Debug)]
+pub struct TunnelConfig {
+    /// Where WireGuard peers reach us, over UDP (NetBird: `--wg-port`). Port 0 takes a free one for each account, and keeps it.
+    pub listen: SocketAddr,
+    /// Where keys, ports and addresses are kept. Made, for its owner alone, with the first tunnel.
+    pub data_dir: PathBuf,
+    /// The name this proxy goes by at management (NetBird: `--domain`).
+    pub cluster: String,
+    /// How long management's yes to a peer counts (NetBird: `NB_PROXY_TUNNEL_CACHE_TTL`).
+    pub cache_ttl: Duration,
+    /// Whether peers reach services: ports 443 and 80 in each tunnel (NetBird: `--private`). Upstreams are reached without.
+    pub inbound: bool,
 }
 
 /// NetBird's `--forwarded-proto`.

@@ -1,9 +1,9 @@
-//! A mapping update, from the stream to the table: one task, the only writer of the table.
+//! A mapping update, from the stream to the table: one task, the only writer of the table and the owner of the tunnels.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use postern_model::{HostName, Management, MappingEvents, SyncEvent};
+use postern_model::{Delivery, HostName, Management, MappingEvents, SyncEvent};
 use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
@@ -11,6 +11,7 @@ use crate::metrics::Metrics;
 use crate::orders::Workers;
 use crate::reconcile::{Plan, Reconciler};
 use crate::table::Router;
+use crate::tunnels::Tunnels;
 
 /// Carries out what the reconciler plans.
 pub(crate) struct Controller {
@@ -24,6 +25,8 @@ pub(crate) struct Controller {
     pub router: Router,
     /// Who ends what is revoked.
     pub workers: Workers,
+    /// What leads into the accounts' tunnels.
+    pub tunnels: Tunnels,
     /// Told of the stream and of the first whole snapshot.
     pub health: Arc<Health>,
     /// Told of batches and tables.
@@ -31,44 +34,61 @@ pub(crate) struct Controller {
 }
 
 impl Controller {
-    /// Runs until `shutdown`, or until there will be no more events. What is published stays.
+    /// Runs until `shutdown`. What is published stays; the tunnels close, as they go through us.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         let mut reconciler = Reconciler::default();
-        let mut opened = None;
+        let (mut opened, mut streaming) = (None, true);
         loop {
-            let delivery = tokio::select! {
-                () = shutdown.cancelled() => return,
-                delivery = self.events.next() => delivery,
-            };
-            let Some(delivery) = delivery else { return };
-            let begun = Instant::now();
-            match &delivery.event {
-                SyncEvent::Opened => {
-                    opened = Some(begun);
-                    self.health.set_connected(true);
-                }
-                SyncEvent::Batch(_) => {}
-                SyncEvent::Lost => {
-                    opened = None;
-                    self.health.set_connected(false);
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                delivery = self.events.next(), if streaming => match delivery {
+                    Some(delivery) => self.deliver(&mut reconciler, delivery, &mut opened),
+                    None => streaming = false,
+                },
+                event = self.tunnels.next() => {
+                    let plan = reconciler.observe(event, &self.covers);
+                    self.carry_out(plan);
                 }
             }
-            let in_snapshot = matches!(delivery.event, SyncEvent::Batch(_)) && opened.is_some();
-            let plan = reconciler.apply(delivery.event, &self.covers);
-            let synced = plan.synced;
-            self.carry_out(plan);
-            delivery.ack.ack();
-            if in_snapshot {
-                self.metrics.batch(begun.elapsed());
+        }
+        self.tunnels.shutdown().await;
+    }
+
+    /// Does what the mapping stream asks for, and says that it is done. `opened` is when the stream of this snapshot was.
+    fn deliver(&mut self, reconciler: &mut Reconciler, delivery: Delivery, opened: &mut Option<Instant>) {
+        let begun = Instant::now();
+        match &delivery.event {
+            SyncEvent::Opened => {
+                *opened = Some(begun);
+                self.health.set_connected(true);
             }
-            if let Some(opened) = opened.take_if(|_| synced) {
-                self.metrics.snapshot(opened.elapsed());
+            SyncEvent::Batch(_) => {}
+            SyncEvent::Lost => {
+                *opened = None;
+                self.health.set_connected(false);
             }
+        }
+        let in_snapshot = matches!(delivery.event, SyncEvent::Batch(_)) && opened.is_some();
+        let plan = reconciler.apply(delivery.event, &self.covers);
+        let synced = plan.synced;
+        self.carry_out(plan);
+        delivery.ack.ack();
+        if in_snapshot {
+            self.metrics.batch(begun.elapsed());
+        }
+        if let Some(opened) = opened.take_if(|_| synced) {
+            self.metrics.snapshot(opened.elapsed());
         }
     }
 
-    /// Nothing is retired before nobody can find it any more.
-    fn carry_out(&self, plan: Plan) {
+    /// What is needed is begun before anybody can ask for it, and nothing is retired before nobody can find it any more.
+    fn carry_out(&mut self, plan: Plan) {
+        for account in &plan.open {
+            self.tunnels.open(account);
+        }
+        for ticket in plan.tickets {
+            self.tunnels.offer(ticket);
+        }
         if let Some(table) = plan.table {
             tracing::info!(
                 hosts = table.host_count(),
@@ -81,6 +101,9 @@ impl Controller {
         }
         if !plan.retire.is_empty() {
             self.workers.revoke(&Arc::from(plan.retire));
+        }
+        for account in &plan.close {
+            self.tunnels.close(account);
         }
         if plan.synced {
             self.health.set_synced();
@@ -101,7 +124,7 @@ mod tests {
     use arc_swap::ArcSwap;
     use parking_lot::Mutex;
     use postern_model::{
-        AccessLogLine, Ack, Authenticate, Authenticated, Batch, BoxFuture, Change, Delivery, ManagementError, Mapping,
+        AccessLogLine, Ack, Authenticate, Authenticated, Batch, BoxFuture, Change, ManagementError, Mapping,
         OneTimeToken, Secret, ServiceId, ServiceState, StatusUpdate,
     };
     use tokio::sync::{mpsc, oneshot};
@@ -109,6 +132,7 @@ mod tests {
 
     use super::*;
     use crate::compile::samples;
+    use crate::directory::Directory;
     use crate::live::Revocation;
     use crate::orders::Order;
 
@@ -162,8 +186,9 @@ mod tests {
             covers: Box::new(|_| true),
             router: Arc::clone(&router),
             workers: Workers::new(vec![order]),
+            tunnels: Tunnels::new(None, Directory::default()),
             health: Arc::clone(&health),
-            metrics: Metrics::new(Arc::clone(&management) as _),
+            metrics: Metrics::new(Arc::clone(&management) as _, Directory::default()),
         };
         let task = tokio::spawn(controller.run(shutdown.clone()));
         World { events, orders, management, router, health, shutdown, task }
@@ -218,13 +243,14 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_published_outlives_the_stream() {
-        let World { events, router, task, shutdown: _shutdown, .. } = {
+        let World { events, router, task, shutdown, .. } = {
             let world = world();
             world.deliver(SyncEvent::Opened).await;
             world.batch(vec![upsert(samples::mapping("svc", "app.example", "http://10.0.0.1"))], true).await;
             world
         };
         drop(events);
+        shutdown.cancel();
         timeout(Duration::from_secs(5), task).await.expect("ends").expect("does not panic");
         assert_eq!(router.load().host_count(), 1);
     }

@@ -201,6 +201,8 @@ pub(crate) enum Connect {
     Dns,
     /// The TLS handshake failed, its certificate included.
     Tls,
+    /// The tunnel that leads there is down.
+    TunnelDown,
     /// Anything else.
     Other,
 }
@@ -214,6 +216,7 @@ impl Connect {
             Self::Timeout => "upstream_connect_timeout",
             Self::Dns => "upstream_dns",
             Self::Tls => "upstream_tls",
+            Self::TunnelDown => "tunnel_down",
             Self::Other => "upstream_connect",
         }
     }

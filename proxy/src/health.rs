@@ -206,7 +206,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let addr = listener.local_addr().expect("has an address");
         let (health, shutdown) = (Health::new(), CancellationToken::new());
-        let metrics = Metrics::new(Arc::new(Lossy));
+        let metrics = Metrics::new(Arc::new(Lossy), crate::directory::Directory::default());
         let task = tokio::spawn(serve(listener, Arc::clone(&health), metrics, shutdown.clone()));
         Served { addr, health, shutdown, task }
     }

@@ -6,15 +6,17 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use postern_model::Management;
+use postern_tunnel::Status;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use crate::directory::Directory;
 use crate::table::RoutingTable;
 
 /// The media type of [`Metrics::text`].
@@ -26,6 +28,9 @@ const REQUEST_BUCKETS: &[u64] = &[0, 5, 10, 25, 50, 75, 100, 250, 500, 750, 1000
 /// NetBird's buckets for mapping batches and snapshots, in milliseconds.
 const SYNC_BUCKETS: &[u64] = &[100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 120_000, 300_000];
 
+/// NetBird's buckets for becoming a peer of a tunnel, in milliseconds.
+const PEER_BUCKETS: &[u64] = &[10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000];
+
 /// All that is counted in one proxy.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -34,9 +39,12 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// Everything at zero.
-    pub(crate) fn new(management: Arc<dyn Management>) -> Arc<Self> {
+    pub(crate) fn new(management: Arc<dyn Management>, tunnels: Directory) -> Arc<Self> {
         let totals = Arc::new(Totals {
             management,
+            tunnels,
+            peer_added: Histogram::new(PEER_BUCKETS),
+            peer_refused: Histogram::new(PEER_BUCKETS),
             workers: ArcSwap::default(),
             hosts: AtomicU64::new(0),
             paths: AtomicU64::new(0),
@@ -75,6 +83,12 @@ impl Metrics {
     /// A snapshot is whole, `took` after its stream was opened.
     pub(crate) fn snapshot(&self, took: Duration) {
         self.totals.snapshot.observe(took);
+    }
+
+    /// Management has made this proxy a peer of a tunnel, or has not.
+    pub(crate) fn peer_added(&self, took: Duration, success: bool) {
+        let histogram = if success { &self.totals.peer_added } else { &self.totals.peer_refused };
+        histogram.observe(took);
     }
 
     /// Everything in the text format of OpenMetrics 1.0.
@@ -149,6 +163,9 @@ impl WorkerMetrics {
 
 struct Totals {
     management: Arc<dyn Management>,
+    tunnels: Directory,
+    peer_added: Histogram,
+    peer_refused: Histogram,
     workers: ArcSwap<Vec<Arc<WorkerMetrics>>>,
     hosts: AtomicU64,
     paths: AtomicU64,
@@ -181,6 +198,7 @@ impl Collector for Totals {
         page.histogram(name, "From opening a mapping stream to its whole snapshot", [&self.snapshot])?;
         let name = "proxy_sync_batch_duration_ms_milliseconds";
         page.histogram(name, "Applying one batch of a snapshot", [&self.batch])?;
+        self.tunnels(&mut page)?;
 
         page.counter("postern_connections", "Connections accepted", opened)?;
         page.gauge("postern_active_connections", "Connections open", opened.saturating_sub(closed))?;
@@ -191,6 +209,32 @@ impl Collector for Totals {
         page.counter("postern_access_log_dropped_lines", "Access-log lines dropped because their queue was full", lost)
     }
 }
+
+impl Totals {
+    fn tunnels(&self, page: &mut Page<'_>) -> fmt::Result {
+        let results = [("success", &self.peer_added), ("error", &self.peer_refused)];
+        page.results("proxy_peer_add_duration_ms_milliseconds", "Becoming a peer of a tunnel", results)?;
+        let tunnels: Vec<_> =
+            self.tunnels.all_up().into_iter().map(|(account, tunnel)| (account, tunnel.status())).collect();
+        page.gauge("postern_tunnels", "Tunnels that are up", tunnels.len() as u64)?;
+        let known = tunnels.iter().map(|(account, status)| (account.as_str(), "", status.peers.len() as u64));
+        page.labelled("postern_tunnel_peers", "Peers on a tunnel's map", MetricType::Gauge, known)?;
+        let live = |status: &Status| {
+            let recent = |at: &Instant| at.elapsed() < SESSION;
+            status.peers.iter().filter(|peer| peer.last_handshake.as_ref().is_some_and(recent)).count() as u64
+        };
+        let connected = tunnels.iter().map(|(account, status)| (account.as_str(), "", live(status)));
+        page.labelled("postern_tunnel_connected_peers", "Peers with a session", MetricType::Gauge, connected)?;
+        let events = tunnels.iter().flat_map(|(account, status)| {
+            status.counters.iter().map(|(event, count)| (account.as_str(), *event, *count))
+        });
+        let help = "What happened in tunnels: packets dropped, by reason, and totals";
+        page.labelled("postern_tunnel_events", help, MetricType::Counter, events)
+    }
+}
+
+/// How long a WireGuard session can last.
+const SESSION: Duration = Duration::from_secs(180);
 
 impl fmt::Debug for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -211,6 +255,38 @@ impl Page<'_> {
     fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         let value = i64::try_from(value).unwrap_or(i64::MAX);
         self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    /// A value for each account and event; without an event where that is empty.
+    fn labelled<'v>(
+        &mut self,
+        name: &str,
+        help: &str,
+        kind: MetricType,
+        values: impl IntoIterator<Item = (&'v str, &'static str, u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, kind)?;
+        for (account, event, value) in values {
+            let labels = [("account", account), ("event", event)];
+            let labels = if event.is_empty() { &labels[..1] } else { &labels[..] };
+            let mut metric = family.encode_family(&labels)?;
+            match kind {
+                MetricType::Counter => metric.encode_counter::<NoLabelSet, _, u64>(&value, None)?,
+                _ => metric.encode_gauge(&i64::try_from(value).unwrap_or(i64::MAX))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn results(&mut self, name: &str, help: &str, parts: [(&'static str, &Histogram); 2]) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        for (result, part) in parts {
+            let buckets: Vec<_> = part.buckets().collect();
+            let labels = [("result", result)];
+            let mut metric = family.encode_family(&labels)?;
+            metric.encode_histogram::<NoLabelSet>(part.sum_ms(), part.total(), &buckets, None)?;
+        }
+        Ok(())
     }
 
     fn histogram<'h>(&mut self, name: &str, help: &str, parts: impl IntoIterator<Item = &'h Histogram>) -> fmt::Result {
@@ -336,7 +412,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_shares_of_all_workers_are_added_up() {
-        let metrics = Metrics::new(Arc::new(Lossy));
+        let metrics = Metrics::new(Arc::new(Lossy), Directory::default());
         let [one, two] = [metrics.worker(), metrics.worker()];
         for worker in [&one, &one, &two] {
             worker.request_started();
@@ -349,6 +425,7 @@ pub(crate) mod tests {
         two.refused("restricted");
         one.tls_refused("unknown_name");
         metrics.snapshot(Duration::from_millis(99));
+        metrics.peer_added(Duration::from_millis(3), true);
         let mut table = RoutingTable::default();
         table.insert(compile(&samples::mapping("svc", "app.example", "http://10.0.0.1"), None, 1).expect("compiles"));
         metrics.table(&table, 1);
@@ -367,6 +444,9 @@ pub(crate) mod tests {
             "proxy_backend_duration_ms_milliseconds_sum 1.5",
             "proxy_sync_snapshot_duration_ms_milliseconds_bucket{le=\"100.0\"} 1",
             "proxy_sync_batch_duration_ms_milliseconds_count 0",
+            "proxy_peer_add_duration_ms_milliseconds_count{result=\"success\"} 1",
+            "proxy_peer_add_duration_ms_milliseconds_count{result=\"error\"} 0",
+            "postern_tunnels 0",
             "postern_refused_requests_total{reason=\"no_route\"} 2",
             "postern_refused_requests_total{reason=\"restricted\"} 1",
             "postern_refused_tls_total{reason=\"unknown_name\"} 1",
@@ -380,7 +460,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_histogram_has_buckets_before_anybody_counts() {
-        let text = Metrics::new(Arc::new(Lossy)).text();
+        let text = Metrics::new(Arc::new(Lossy), Directory::default()).text();
         assert!(text.contains("proxy_http_request_counter_total 0\n"), "{text}");
     }
 }

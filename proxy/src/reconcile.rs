@@ -2,6 +2,10 @@
 //!
 //! The table depends on the desired state alone, whatever the batches, repetitions and reconnects it came in. A service whose
 //! mapping did not change is not compiled again and nobody notices.
+//!
+//! A service is in the table whether or not its account's tunnel is up: its access is in force at once, and what has to be dialled
+//! through the tunnel waits for it there. An upstream that moves into the tunnel leaves the host's network in that moment, as
+//! neither may stand in for the other. Tunnels therefore only decide what is reported.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,16 +15,24 @@ use postern_model::{
 };
 
 use crate::compile::{Predecessor, compile};
+use crate::directory::TunnelEvent;
 use crate::live::Revocation;
 use crate::table::RoutingTable;
+use crate::tunnels::{Need, Ticket};
 
-/// What is to be done, in this order: publish the table, retire what it no longer holds, report.
+/// What is to be done, in this order: open tunnels, publish the table, retire what it no longer holds, report.
 #[derive(Default)]
 pub(crate) struct Plan {
+    /// The accounts that need a tunnel from here on.
+    pub open: Vec<AccountId>,
+    /// What came with the mappings of accounts that need one.
+    pub tickets: Vec<Ticket>,
     /// The new table; `None` where nothing changed.
     pub table: Option<Arc<RoutingTable>>,
     /// What must not go on.
     pub retire: Vec<Revocation>,
+    /// The accounts of which nothing that is served needs a tunnel any more.
+    pub close: Vec<AccountId>,
     /// The services whose state changed, or that a new snapshot mentioned: its server may not know their state.
     pub reports: Vec<StatusUpdate>,
     /// How many services were compiled for it.
@@ -40,6 +52,7 @@ pub(crate) struct Reconciler {
     /// depend on whether somebody else's mapping is broken.
     claims: HashMap<HostName, BTreeSet<ServiceId>>,
     standing: BTreeMap<ServiceId, Standing>,
+    need: Need,
     table: Arc<RoutingTable>,
     snapshot: Option<Snapshot>,
     epoch: u64,
@@ -58,11 +71,24 @@ impl Reconciler {
         }
     }
 
+    /// Takes in what became of a tunnel.
+    pub(crate) fn observe(&mut self, event: TunnelEvent, covers: Covers<'_>) -> Plan {
+        let mut plan = Plan::default();
+        let account = event.account.clone();
+        self.need.observe(event);
+        self.review(&account, covers, &mut plan.reports);
+        plan
+    }
+
     fn batch(&mut self, batch: Batch, covers: Covers<'_>) -> Plan {
-        let mut dirty = BTreeSet::new();
+        let (mut dirty, mut tickets) = (BTreeSet::new(), Vec::new());
         for change in batch.changes {
             let (id, wanted) = match change {
-                Change::Upsert(mapping, _) => (mapping.id.clone(), Some(Wanted::Mapping(Arc::from(mapping)))),
+                Change::Upsert(mapping, token) => {
+                    let (account, service) = (mapping.account.clone(), mapping.id.clone());
+                    tickets.push(Ticket { account, service: service.clone(), token });
+                    (service, Some(Wanted::Mapping(Arc::from(mapping))))
+                }
                 Change::Remove(id) => (id, None),
                 Change::Rejected(rejected) => (rejected.service.clone(), Some(Wanted::Rejected(rejected))),
             };
@@ -79,6 +105,8 @@ impl Reconciler {
             }
         }
         let mut plan = self.settle(dirty, covers);
+        tickets.retain(|ticket| self.need.has(&ticket.account));
+        plan.tickets = tickets;
         if let Some(snapshot) = finished {
             plan.synced = true;
             self.report_again(snapshot, covers, &mut plan.reports);
@@ -127,8 +155,11 @@ impl Reconciler {
             let serves = outcome.as_ref().and_then(Outcome::served);
             plan.retire.extend(retired(&id, served, serves));
             replace(&mut table, &self.table, served, serves);
+            if self.need.change(&id, mapping(served), mapping(serves)) {
+                plan.open.extend(mapping(serves).map(|mapping| mapping.account.clone()));
+            }
             let Some((wanted, outcome)) = self.wanted.get(&id).zip(outcome) else { continue };
-            let report = report(&id, wanted, &outcome, covers);
+            let report = report(&id, wanted, &outcome, &self.need, covers);
             if earlier.is_none_or(|earlier| earlier.reported != report) {
                 if let Some(snapshot) = &mut self.snapshot {
                     snapshot.reported.insert(id.clone());
@@ -141,7 +172,35 @@ impl Reconciler {
             self.table = Arc::new(table);
             Arc::clone(&self.table)
         });
+        self.close_unneeded(&mut plan, covers);
         plan
+    }
+
+    /// Lets go of the tunnels that nobody needs once all changes are in.
+    fn close_unneeded(&mut self, plan: &mut Plan, covers: Covers<'_>) {
+        for account in self.need.take_unneeded() {
+            self.review(&account, covers, &mut plan.reports);
+            match plan.open.iter().position(|opened| *opened == account) {
+                Some(never_opened) => drop(plan.open.swap_remove(never_opened)),
+                None => plan.close.push(account),
+            }
+        }
+    }
+
+    /// Reports the services of an account whose state is another than they were reported with.
+    fn review(&mut self, account: &AccountId, covers: Covers<'_>, reports: &mut Vec<StatusUpdate>) {
+        for (id, standing) in &mut self.standing {
+            let Some(wanted) = self.wanted.get(id).filter(|wanted| wanted.account() == account) else { continue };
+            let report = report(id, wanted, &standing.outcome, &self.need, covers);
+            if standing.reported != report {
+                if let Some(snapshot) = &mut self.snapshot {
+                    snapshot.reported.insert(id.clone());
+                }
+                standing.reported = report.clone();
+                reports.retain(|earlier| earlier.service != *id);
+                reports.push(report);
+            }
+        }
     }
 
     /// What becomes of a service; `None` where it is not wanted.
@@ -174,7 +233,7 @@ impl Reconciler {
         snapshot.reported.extend(reports.iter().map(|report| report.service.clone()));
         for id in snapshot.mentioned.difference(&snapshot.reported) {
             if let Some((standing, wanted)) = self.standing.get_mut(id).zip(self.wanted.get(id)) {
-                standing.reported = report(id, wanted, &standing.outcome, covers);
+                standing.reported = report(id, wanted, &standing.outcome, &self.need, covers);
                 reports.push(standing.reported.clone());
             }
         }
@@ -241,6 +300,10 @@ struct Snapshot {
     reported: BTreeSet<ServiceId>,
 }
 
+fn mapping(served: Option<&Predecessor>) -> Option<&Mapping> {
+    served.map(|served| &*served.mapping)
+}
+
 /// What `before` had and `after` has not. The epochs of whatever comes later are higher than those named here.
 fn retired(id: &ServiceId, before: Option<&Predecessor>, after: Option<&Predecessor>) -> Vec<Revocation> {
     let Some(before) = before.map(|served| &served.compiled) else { return Vec::new() };
@@ -286,12 +349,24 @@ fn replace(
     }
 }
 
-fn report(id: &ServiceId, wanted: &Wanted, outcome: &Outcome, covers: Covers<'_>) -> StatusUpdate {
-    let (state, certificate_issued, error) = match outcome {
-        Outcome::Served(served) => (ServiceState::Active, covers(&served.mapping.host), None),
-        Outcome::Refused(reason) => (ServiceState::Error, false, Some(reason.clone())),
-    };
-    StatusUpdate { service: id.clone(), account: wanted.account().clone(), state, certificate_issued, error }
+fn report(id: &ServiceId, wanted: &Wanted, outcome: &Outcome, need: &Need, covers: Covers<'_>) -> StatusUpdate {
+    let account = wanted.account().clone();
+    let service = id.clone();
+    match outcome {
+        Outcome::Served(served) => {
+            let (state, error) = need.met(&served.mapping);
+            let certificate_issued = covers(&served.mapping.host);
+            StatusUpdate { service, state, certificate_issued, error, inbound: need.inbound(&account), account }
+        }
+        Outcome::Refused(reason) => StatusUpdate {
+            service,
+            account,
+            state: ServiceState::Error,
+            certificate_issued: false,
+            error: Some(reason.clone()),
+            inbound: None,
+        },
+    }
 }
 
 #[cfg(test)]
@@ -303,15 +378,16 @@ mod tests {
     use futures_util::FutureExt;
     use http::{HeaderMap, HeaderName};
     use ipnet::IpNet;
-    use postern_auth::{Access, Answers, Facts, Verdict, decide};
-    use postern_model::{OneTimeToken, Secret};
+    use postern_auth::{Access, Answers, Facts, Origin, Verdict, decide};
+    use postern_model::{InboundListener, OneTimeToken, Secret};
     use proptest::prelude::*;
 
     use super::*;
     use crate::compile::samples;
+    use crate::directory::TunnelState;
     use crate::http::path::Prefix;
     use crate::live::{Entry, Live};
-    use crate::table::Route;
+    use crate::table::{Route, Via};
 
     fn id(text: &str) -> ServiceId {
         ServiceId::parse(text).expect("an id")
@@ -419,7 +495,7 @@ mod tests {
         assert_eq!(plan.compiled, 1);
 
         let mut broken = sample("a", "app.example");
-        broken.private = true;
+        broken.paths.clear();
         let plan = apply(&mut reconciler, batch(vec![upsert(broken)]));
         assert_eq!(states(&plan), [("a", ServiceState::Error)]);
         assert!(hosts(&reconciler).is_empty(), "an unservable holder does not open its host to another service");
@@ -469,6 +545,82 @@ mod tests {
         assert_eq!(states(&last), [("c", ServiceState::Active), ("a", ServiceState::Active)]);
     }
 
+    fn private(name: &str) -> Mapping {
+        let mut mapping = sample(name, &format!("{name}.example"));
+        mapping.private = true;
+        mapping
+    }
+
+    fn stands(reconciler: &mut Reconciler, state: TunnelState) -> Plan {
+        reconciler.observe(TunnelEvent { account: account(false), state }, &|_| true)
+    }
+
+    #[test]
+    fn a_tunnel_lives_as_long_as_a_service_needs_it() {
+        let mut reconciler = Reconciler::default();
+        let plan = snapshot(&mut reconciler, [sample("a", "a.example"), private("b"), private("c")]);
+        assert_eq!((plan.open.as_slice(), plan.close.len()), (&[account(false)][..], 0));
+        assert_eq!(plan.tickets.len(), 3, "each mapping's token will do");
+        let plan = apply(&mut reconciler, batch(vec![Change::Remove(id("b"))]));
+        assert!(plan.open.is_empty() && plan.close.is_empty() && plan.tickets.is_empty());
+
+        stands(&mut reconciler, TunnelState::Up { inbound: Some(inbound(1)) });
+        let swapped = vec![Change::Remove(id("c")), upsert(private("b"))];
+        let plan = apply(&mut reconciler, batch(swapped));
+        assert!(plan.open.is_empty() && plan.close.is_empty(), "handed on within one batch");
+
+        let plan = apply(&mut reconciler, batch(vec![upsert(sample("b", "b.example"))]));
+        assert_eq!(plan.close, [account(false)]);
+        let told: Vec<_> = plan.reports.iter().map(|report| (report.service.as_str(), report.inbound)).collect();
+        assert_eq!(told, [("a", None), ("b", None)], "nobody is reached through it any more");
+        assert!(stands(&mut reconciler, TunnelState::Coming).reports.is_empty(), "word from a tunnel that is closed");
+
+        let plan = apply(&mut reconciler, batch(vec![upsert(private("d")), Change::Remove(id("d"))]));
+        assert!(plan.open.is_empty() && plan.close.is_empty() && plan.tickets.is_empty());
+    }
+
+    #[test]
+    fn what_becomes_of_a_tunnel_is_reported_for_all_services_of_its_account() {
+        let mut reconciler = Reconciler::default();
+        let mut foreign = sample("x", "x.example");
+        foreign.account = account(true);
+        let mut upstream = sample("u", "u.example");
+        upstream.paths[0].options.direct_upstream = false;
+        let plan = snapshot(&mut reconciler, [sample("a", "a.example"), private("p"), upstream, foreign]);
+        let (active, pending) = (ServiceState::Active, ServiceState::Pending);
+        assert_eq!(states(&plan), [("a", active), ("p", pending), ("u", pending), ("x", active)]);
+        assert_eq!(hosts(&reconciler).len(), 4, "all are in the table at once");
+
+        let failed = ServiceState::TunnelNotCreated;
+        let plan = stands(&mut reconciler, TunnelState::Down { reason: "no peer maps".to_owned() });
+        assert_eq!(states(&plan), [("p", failed), ("u", failed)]);
+        assert_eq!(plan.reports[0].error.as_deref(), Some("no peer maps"));
+
+        let plan = stands(&mut reconciler, TunnelState::Up { inbound: Some(inbound(1)) });
+        assert_eq!(states(&plan), [("a", active), ("p", active), ("u", active)]);
+        assert!(plan.reports.iter().all(|report| report.inbound == Some(inbound(1)) && report.error.is_none()));
+        assert!(stands(&mut reconciler, TunnelState::Up { inbound: Some(inbound(1)) }).reports.is_empty());
+
+        let plan = stands(&mut reconciler, TunnelState::Up { inbound: None });
+        assert_eq!(states(&plan), [("a", active), ("p", failed), ("u", active)]);
+        assert!(plan.reports[1].error.as_deref().is_some_and(|error| error.contains("--private")));
+    }
+
+    #[test]
+    fn access_is_in_force_and_the_way_out_is_left_while_a_tunnel_comes_up() {
+        let mut reconciler = Reconciler::default();
+        snapshot(&mut reconciler, [sample("a", "a.example")]);
+        let mut changed = sample("a", "a.example");
+        changed.authentication = samples::basic("1");
+        changed.paths[0].options.direct_upstream = false;
+        let plan = apply(&mut reconciler, batch(vec![upsert(changed)]));
+        assert_eq!(states(&plan), [("a", ServiceState::Pending)]);
+        assert_eq!(plan.retire, [Revocation::Service { service: id("a"), before: 2 }]);
+        let table = plan.table.expect("a new table");
+        let service = table.services().next().expect("it is served");
+        assert_ne!(service.routes()[0].door.door().access, Access::Open);
+    }
+
     #[test]
     fn a_service_with_a_port_of_its_own_does_not_hold_the_host() {
         let mut reconciler = Reconciler::default();
@@ -501,10 +653,9 @@ mod tests {
     #[derive(Clone, Debug, PartialEq)]
     struct Shape {
         access: ShapeAccess,
-        private: bool,
         tcp: bool,
-        /// By path: the upstream, or none.
-        upstreams: [Option<u8>; 3],
+        /// By path: the upstream, or none; and whether it is in the tunnel.
+        upstreams: [Option<(u8, bool)>; 3],
         custom_header: bool,
         timeout: bool,
     }
@@ -515,6 +666,7 @@ mod tests {
         account: bool,
         password: u8,
         blocked: bool,
+        private: bool,
     }
 
     impl Shape {
@@ -529,12 +681,13 @@ mod tests {
             if self.access.blocked {
                 mapping.restrictions.blocked_cidrs = vec!["10.0.0.0/8".parse::<IpNet>().expect("a network")];
             }
-            mapping.private = self.private;
+            mapping.private = self.access.private;
             mapping.mode = if self.tcp { Mode::Tcp } else { Mode::Http };
             mapping.paths.clear();
             for (path, upstream) in PATHS.iter().zip(self.upstreams) {
-                let Some(upstream) = upstream else { continue };
+                let Some((upstream, tunnel)) = upstream else { continue };
                 let mut path = samples::path(path, &format!("http://10.0.0.{upstream}"));
+                path.options.direct_upstream = !tunnel;
                 if self.custom_header {
                     path.options.custom_headers = vec![(HeaderName::from_static("x-a"), Secret::from("1"))];
                 }
@@ -545,8 +698,23 @@ mod tests {
         }
     }
 
+    impl Shape {
+        fn account(&self) -> AccountId {
+            account(self.access.account)
+        }
+
+        fn needs_tunnel(&self) -> bool {
+            self.access.private || self.upstreams.iter().flatten().any(|(_, tunnel)| *tunnel)
+        }
+    }
+
+    fn account(other: bool) -> AccountId {
+        AccountId::parse(if other { "other" } else { "account" }).expect("an id")
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
+        Tunnel(bool, TunnelState),
         Upsert(usize, Shape),
         Remove(usize),
         Reject(usize),
@@ -556,25 +724,26 @@ mod tests {
     }
 
     fn step() -> impl Strategy<Value = Step> {
-        let access = (0..HOSTS.len(), prop::bool::weighted(0.1), 0..3_u8, prop::bool::weighted(0.2))
-            .prop_map(|(host, account, password, blocked)| ShapeAccess { host, account, password, blocked });
-        let upstream = || prop::option::of(1..3_u8);
-        let shape = (
-            access,
-            prop::bool::weighted(0.1),
-            prop::bool::weighted(0.1),
-            [upstream(), upstream(), upstream()],
-            any::<bool>(),
-            any::<bool>(),
-        )
-            .prop_map(|(access, private, tcp, upstreams, custom_header, timeout)| Shape {
-                access,
-                private,
-                tcp,
-                upstreams,
-                custom_header,
-                timeout,
-            });
+        let rarely = || prop::bool::weighted(0.2);
+        let access = (0..HOSTS.len(), rarely(), 0..3_u8, rarely(), rarely()).prop_map(
+            |(host, account, password, blocked, private)| ShapeAccess { host, account, password, blocked, private },
+        );
+        let upstream = move || prop::option::of((1..3_u8, rarely()));
+        let state = prop_oneof![
+            Just(TunnelState::Coming),
+            Just(TunnelState::Down { reason: "why".to_owned() }),
+            Just(TunnelState::Up { inbound: None }),
+            (1..3_u8).prop_map(|last| TunnelState::Up { inbound: Some(inbound(last)) }),
+        ];
+        let shape =
+            (access, prop::bool::weighted(0.1), [upstream(), upstream(), upstream()], any::<bool>(), any::<bool>())
+                .prop_map(|(access, tcp, upstreams, custom_header, timeout)| Shape {
+                    access,
+                    tcp,
+                    upstreams,
+                    custom_header,
+                    timeout,
+                });
         prop_oneof![
             8 => (0..IDS.len(), shape).prop_map(|(id, shape)| Step::Upsert(id, shape)),
             2 => (0..IDS.len()).prop_map(Step::Remove),
@@ -582,7 +751,12 @@ mod tests {
             6 => Just(Step::Send),
             2 => Just(Step::Complete),
             1 => Just(Step::Reopen),
+            3 => (rarely(), state).prop_map(|(other, state)| Step::Tunnel(other, state)),
         ]
+    }
+
+    fn inbound(last: u8) -> InboundListener {
+        InboundListener { address: [100, 64, 0, last].into(), https: 443, http: 80 }
     }
 
     /// Last write wins, the lowest id has the host; `None` is a rejected change.
@@ -605,7 +779,7 @@ mod tests {
             let mut taken = BTreeSet::new();
             let claims = self.wanted.iter().filter_map(|(id, shape)| Some((*id, shape.as_ref().filter(|s| !s.tcp)?)));
             let winners = claims.filter(|(_, shape)| taken.insert(shape.access.host));
-            let servable = |shape: &Shape| !shape.private && shape.upstreams.iter().any(Option::is_some);
+            let servable = |shape: &Shape| shape.upstreams.iter().any(Option::is_some);
             winners.filter(|(_, shape)| servable(shape)).map(|(id, shape)| (id, shape.clone())).collect()
         }
     }
@@ -642,17 +816,22 @@ mod tests {
     }
 
     /// Where an open route leads.
-    fn upstream(route: &Route) -> Option<String> {
+    fn upstream(route: &Route) -> Option<(String, Via)> {
         let headers = HeaderMap::new();
         let facts = Facts {
             source: [127, 0, 0, 1].into(),
+            origin: &Origin::Public,
+            tls: true,
             headers: &headers,
             upgrade: false,
             host: &route.service.host,
             port: None,
         };
         match decide(&route.door, &facts, &Answers::default()) {
-            Verdict::Permit(permit) => Some(permit.redeem().key.host.to_string()),
+            Verdict::Permit(permit) => {
+                let key = permit.redeem().key.clone();
+                Some((key.host.to_string(), key.via))
+            }
             Verdict::Ask(_) | Verdict::Refuse(_) => None,
         }
     }
@@ -669,6 +848,7 @@ mod tests {
             prop_assert_eq!(&service.host, &mapping.host);
             prop_assert_eq!(&service.account, &mapping.account);
             prop_assert_eq!(&service.restrictions, &mapping.restrictions);
+            prop_assert_eq!(service.private, shape.access.private);
             let expected = PATHS.iter().zip(shape.upstreams).filter_map(|(path, upstream)| Some((*path, upstream?)));
             let expected: BTreeMap<_, _> =
                 expected.map(|(path, upstream)| (Prefix::parse(path).expect("a prefix"), upstream)).collect();
@@ -676,9 +856,11 @@ mod tests {
             for route in compiled.routes() {
                 let door = route.door.door();
                 prop_assert_eq!(door.epoch, service.access_epoch);
-                prop_assert_eq!(door.access == Access::Open, shape.access.password == 0);
-                let target = format!("10.0.0.{}", expected[&route.prefix]);
-                prop_assert_eq!(upstream(route), (shape.access.password == 0).then_some(target));
+                let open = shape.access.password == 0 && !shape.access.private;
+                prop_assert_eq!(door.access == Access::Open, open);
+                let (target, tunnel) = expected[&route.prefix];
+                let via = if tunnel { Via::Tunnel(shape.account()) } else { Via::Direct };
+                prop_assert_eq!(upstream(route), open.then(|| (format!("10.0.0.{target}"), via)));
             }
         }
         Ok(())
@@ -728,6 +910,7 @@ mod tests {
         live: Rc<Live>,
         flows: Vec<Flow>,
         pending: Vec<Change>,
+        tunnels: BTreeMap<AccountId, TunnelState>,
     }
 
     impl World {
@@ -749,6 +932,16 @@ mod tests {
                     self.pending.push(Change::Rejected(rejected));
                     self.model.write(index, Some(None));
                     Ok(())
+                }
+                Step::Tunnel(other, state) => {
+                    self.send(false)?;
+                    let account = account(other);
+                    if let Some(tunnel) = self.tunnels.get_mut(&account) {
+                        *tunnel = state.clone();
+                    }
+                    let plan = self.reconciler.observe(TunnelEvent { account, state }, &|_| true);
+                    prop_assert!(is_quiet(&plan) && plan.open.is_empty() && plan.close.is_empty());
+                    self.check_reports(plan.reports, None)
                 }
                 Step::Send => self.send(false),
                 Step::Complete => self.send(true),
@@ -780,6 +973,15 @@ mod tests {
             prop_assert_eq!(&plan.retire.iter().map(name).collect::<BTreeSet<_>>(), &retired);
             prop_assert_eq!(plan.table.is_some(), served != self.served);
             self.served = served;
+            for account in plan.open {
+                prop_assert!(self.tunnels.insert(account, TunnelState::Coming).is_none(), "opened twice");
+            }
+            for account in plan.close {
+                prop_assert!(self.tunnels.remove(&account).is_some(), "closed twice");
+            }
+            let needed = self.served.values().filter(|shape| shape.needs_tunnel()).map(Shape::account);
+            prop_assert_eq!(self.tunnels.keys().cloned().collect::<BTreeSet<_>>(), needed.collect::<BTreeSet<_>>());
+            prop_assert!(plan.tickets.iter().all(|ticket| self.tunnels.contains_key(&ticket.account)));
             check_table(&self.reconciler.table, &self.served)?;
             self.check_epochs()?;
             self.check_flows(&plan.retire, &retired)?;
@@ -829,11 +1031,22 @@ mod tests {
                 prop_assert!(mentioned(&report.service) || earlier.as_ref() != Some(&report), "again: {:?}", report);
             }
             for index in self.model.wanted.keys() {
-                let active = self.served.contains_key(index);
-                let told = self.told.get(&id(IDS[*index])).map(|report| report.state);
-                prop_assert_eq!(told, Some(if active { ServiceState::Active } else { ServiceState::Error }));
+                let told = self.told.get(&id(IDS[*index])).map(|report| (report.state, report.inbound));
+                prop_assert_eq!(told, Some(self.expected_report(*index)));
             }
             Ok(())
+        }
+
+        fn expected_report(&self, index: usize) -> (ServiceState, Option<InboundListener>) {
+            let Some(shape) = self.served.get(&index) else { return (ServiceState::Error, None) };
+            let (up, inbound) = match self.tunnels.get(&shape.account()) {
+                Some(TunnelState::Up { inbound }) if inbound.is_some() || !shape.access.private => {
+                    (ServiceState::Active, *inbound)
+                }
+                Some(TunnelState::Up { .. } | TunnelState::Down { .. }) => (ServiceState::TunnelNotCreated, None),
+                Some(TunnelState::Coming) | None => (ServiceState::Pending, None),
+            };
+            (if shape.needs_tunnel() { up } else { ServiceState::Active }, inbound)
         }
     }
 

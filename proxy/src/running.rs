@@ -11,19 +11,21 @@ use futures_util::future::join_all;
 use postern_auth::{Gate, SystemClock};
 use postern_certs::Certificates;
 use postern_model::{Management, MappingEvents};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::controller::Controller;
+use crate::directory::Directory;
 use crate::health::{self, Health};
 use crate::listener;
 use crate::metrics::Metrics;
 use crate::orders::Workers;
 use crate::table::{Router, RoutingTable};
-use crate::thread;
+use crate::thread::{self, Fate};
+use crate::tunnels::{Parts, Tunnels};
 use crate::upstream::Connector;
 use crate::worker::{RequestIds, Shared};
 
@@ -71,7 +73,7 @@ pub struct Running {
     health_addr: Option<SocketAddr>,
     health: Arc<Health>,
     workers: Workers,
-    ends: Vec<oneshot::Receiver<()>>,
+    fates: Vec<Fate>,
     control: CancellationToken,
     controller: JoinHandle<()>,
     health_server: Option<JoinHandle<()>>,
@@ -96,18 +98,30 @@ pub async fn start(
     };
     let health_addr = health_listener.as_ref().and_then(|listener| listener.local_addr().ok());
 
-    let (health, metrics) = (Health::new(), Metrics::new(Arc::clone(&management)));
+    let directory = Directory::default();
+    let (health, metrics) = (Health::new(), Metrics::new(Arc::clone(&management), directory.clone()));
+    let mut gate = Gate::new(Arc::clone(&management), Arc::new(SystemClock));
+    if let Some(tunnel) = &config.tunnel {
+        gate = gate.with_peer_ttl(tunnel.cache_ttl);
+    }
     let router: Router = Arc::new(ArcSwap::from_pointee(RoutingTable::default()));
     let shared = Arc::new(Shared {
         config,
         router: Arc::clone(&router),
-        gate: Arc::new(Gate::new(Arc::clone(&management), Arc::new(SystemClock))),
+        gate: Arc::new(gate),
         certificates: Arc::clone(&certificates),
         management: Arc::clone(&management),
         ids: RequestIds::new(),
     });
-    let (workers, ends) = start_workers(&shared, &metrics, listeners)?;
+    let (workers, fates) = start_workers(&shared, &metrics, listeners, &directory)?;
     health.set_bound();
+    let parts = shared.config.tunnel.clone().map(|config| Parts {
+        config,
+        management: Arc::clone(&management),
+        gate: Arc::clone(&shared.gate),
+        workers: workers.clone(),
+        metrics: Arc::clone(&metrics),
+    });
 
     let control = CancellationToken::new();
     let covers = Box::new(move |host: &_| certificates.covers(host));
@@ -117,13 +131,14 @@ pub async fn start(
         covers,
         router,
         workers: workers.clone(),
+        tunnels: Tunnels::new(parts, directory),
         health: Arc::clone(&health),
         metrics: Arc::clone(&metrics),
     };
     let controller = tokio::spawn(controller.run(control.clone()));
     let health_server = health_listener
         .map(|listener| tokio::spawn(health::serve(listener, Arc::clone(&health), metrics, control.clone())));
-    Ok(Running { https, health_addr, health, workers, ends, control, controller, health_server })
+    Ok(Running { https, health_addr, health, workers, fates, control, controller, health_server })
 }
 
 impl Running {
@@ -144,17 +159,22 @@ impl Running {
         self.health.ready().await;
     }
 
-    /// Accepts nothing more, lets requests finish for `grace`, cuts what is left, and ends. All log lines are handed to management
-    /// by then.
+    /// Accepts nothing more, lets requests finish for `grace`, cuts what is left, closes the tunnels that they may have needed,
+    /// and ends. All log lines are handed to management by then.
     pub async fn shutdown(mut self, grace: Duration) {
         self.health.set_draining();
         self.workers.drain(Instant::now() + grace);
-        let ends = std::mem::take(&mut self.ends);
-        if timeout(grace + STUCK, join_all(ends)).await.is_err() {
-            tracing::error!("a worker does not end");
+        let (drained, ended): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.fates).into_iter().map(|fate| (fate.drained, fate.ended)).unzip();
+        if timeout(grace + STUCK, join_all(drained)).await.is_err() {
+            tracing::error!("a worker does not finish");
         }
         self.control.cancel();
         let _panicked = (&mut self.controller).await;
+        self.workers.stop();
+        if timeout(STUCK, join_all(ended)).await.is_err() {
+            tracing::error!("a worker does not end");
+        }
         if let Some(health_server) = &mut self.health_server {
             let _panicked = health_server.await;
         }
@@ -173,7 +193,7 @@ impl fmt::Debug for Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.control.cancel();
-        self.workers.drain(Instant::now());
+        self.workers.stop();
     }
 }
 
@@ -195,9 +215,10 @@ fn start_workers(
     shared: &Arc<Shared>,
     metrics: &Arc<Metrics>,
     listeners: Vec<std::net::TcpListener>,
-) -> Result<(Workers, Vec<oneshot::Receiver<()>>), StartError> {
-    let connector = Arc::new(Connector::default());
-    let (mut orders, mut ends) = (Vec::new(), Vec::new());
+    directory: &Directory,
+) -> Result<(Workers, Vec<Fate>), StartError> {
+    let connector = Arc::new(Connector::new(directory.clone()));
+    let (mut orders, mut fates) = (Vec::new(), Vec::new());
     for (number, listener) in listeners.into_iter().enumerate() {
         let (sender, receiver) = mpsc::unbounded_channel();
         let start = thread::Start {
@@ -208,8 +229,8 @@ fn start_workers(
             listener,
             orders: receiver,
         };
-        ends.push(thread::spawn(start).map_err(StartError::Thread)?);
+        fates.push(thread::spawn(start).map_err(StartError::Thread)?);
         orders.push(sender);
     }
-    Ok((Workers::new(orders), ends))
+    Ok((Workers::new(orders), fates))
 }

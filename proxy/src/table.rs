@@ -23,15 +23,14 @@ pub(crate) type Router = Arc<ArcSwap<RoutingTable>>;
 pub(crate) enum Scope {
     /// The internet.
     Public,
-    /// The tunnel of one account: only that account's services exist.
-    #[cfg_attr(not(test), expect(dead_code, reason = "made by the accept path of a tunnel, which comes with it"))]
+    /// The tunnel of one account: only that account's services exist, the public ones too.
     Account(AccountId),
 }
 
 impl Scope {
     fn sees(&self, service: &Service) -> bool {
         match self {
-            Self::Public => true,
+            Self::Public => !service.private,
             Self::Account(account) => service.account == *account,
         }
     }
@@ -75,6 +74,8 @@ pub(crate) struct Service {
     pub account: AccountId,
     /// Where it is published.
     pub host: HostName,
+    /// For the peers of the account's tunnel alone: nobody else can tell that it is there.
+    pub private: bool,
     /// Grows with every change of who may enter and from where.
     pub access_epoch: u64,
     /// From where it may be reached.
@@ -105,9 +106,20 @@ pub(crate) struct Upstream {
     pub outbound: Outbound,
 }
 
-/// Two requests whose upstreams have equal keys may use the same connection, over the host's network.
+/// The network that leads to an upstream. Neither ever stands in for the other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Via {
+    /// The host's.
+    Direct,
+    /// The tunnel of this account: two accounts may have the same addresses.
+    Tunnel(AccountId),
+}
+
+/// Two requests whose upstreams have equal keys may use the same connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct UpstreamKey {
+    /// How it is reached.
+    pub via: Via,
     /// Plain or TLS.
     pub scheme: Scheme,
     /// A name or an IP literal, IPv6 without brackets.
@@ -296,6 +308,23 @@ mod tests {
         for (scope, host) in [(&foreign, &app), (&foreign, &unknown), (&Scope::Public, &unknown), (&own, &unknown)] {
             assert_eq!(table.tls(scope, host), Tls::Unknown);
             assert_eq!(table.route(scope, host, &root).err(), Some(RouteError::NoHost));
+        }
+    }
+
+    #[test]
+    fn a_private_service_exists_for_its_own_tunnel_alone() {
+        let mut private = samples::mapping("inside", "inside.example", "http://10.0.0.1");
+        private.private = true;
+        let table = table(&[private, samples::mapping("app", "app.example", "http://10.0.0.1")]);
+        let own = Scope::Account(AccountId::parse("account").expect("an id"));
+        let foreign = Scope::Account(AccountId::parse("other").expect("an id"));
+        let inside = HostName::parse("inside.example").expect("a host");
+        let root = Path::parse("/").expect("a path");
+        assert_eq!(table.tls(&own, &inside), Tls::Terminate);
+        assert!(table.route(&own, &inside, &root).is_ok_and(|route| route.service.private));
+        for scope in [&Scope::Public, &foreign] {
+            assert_eq!(table.tls(scope, &inside), Tls::Unknown);
+            assert_eq!(table.route(scope, &inside, &root).err(), Some(RouteError::NoHost));
         }
     }
 

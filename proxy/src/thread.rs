@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::acceptor;
+use crate::inbound::carry;
 use crate::listener;
 use crate::live::Live;
 use crate::metrics::WorkerMetrics;
@@ -30,30 +31,39 @@ pub(crate) struct Start {
     pub(crate) orders: mpsc::UnboundedReceiver<Order>,
 }
 
-/// Starts a worker. The receiver resolves once it has ended.
+/// What becomes of a worker. A sender that is gone is as good as one that was used.
+pub(crate) struct Fate {
+    /// None of its requests is left.
+    pub(crate) drained: oneshot::Receiver<()>,
+    /// It has ended.
+    pub(crate) ended: oneshot::Receiver<()>,
+}
+
+/// Starts a worker.
 ///
 /// # Errors
 /// The system gives no thread.
-pub(crate) fn spawn(start: Start) -> io::Result<oneshot::Receiver<()>> {
-    let (ended, end) = oneshot::channel();
+pub(crate) fn spawn(start: Start) -> io::Result<Fate> {
+    let (drain, drained) = oneshot::channel();
+    let (end, ended) = oneshot::channel();
     std::thread::Builder::new().name(format!("worker-{}", start.number)).spawn(move || {
-        if let Err(error) = run(start) {
+        if let Err(error) = run(start, drain) {
             tracing::error!(%error, "a worker could not start");
         }
-        let _nobody_waits = ended.send(());
+        let _nobody_waits = end.send(());
     })?;
-    Ok(end)
+    Ok(Fate { drained, ended })
 }
 
-fn run(start: Start) -> io::Result<()> {
+fn run(start: Start, drained: oneshot::Sender<()>) -> io::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
-    let outcome = runtime.block_on(work(start));
+    let outcome = runtime.block_on(work(start, drained));
     // A name being resolved cannot be interrupted; nobody waits for it.
     runtime.shutdown_background();
     outcome
 }
 
-async fn work(start: Start) -> io::Result<()> {
+async fn work(start: Start, drained: oneshot::Sender<()>) -> io::Result<()> {
     let Start { shared, metrics, connector, listener, mut orders, number: _ } = start;
     let listener = TcpListener::from_std(listener)?;
     let pool = Pool::new(connector, shared.config.upstream.clone());
@@ -71,39 +81,55 @@ async fn work(start: Start) -> io::Result<()> {
             listener::run(listener, places, draining, serve).await;
         }
     });
-    let deadline = obey(&worker, &mut orders).await;
+    let first = obey(&worker, &mut orders).await;
     worker.draining.cancel();
+    let deadline = match first {
+        Last::Drain { deadline } => deadline,
+        Last::Stop => Instant::now(),
+    };
     let finish = async {
         let _panicked = accepting.await;
         finish(&worker).await;
     };
-    tokio::select! {
+    let mut last = tokio::select! {
         outcome = timeout_at(deadline, finish) => {
             if outcome.is_err() {
                 tracing::info!(left = worker.live.len(), "the time for draining is over: cutting what is left");
             }
+            first
         }
-        _never = obey(&worker, &mut orders) => {}
-    }
+        sooner = obey(&worker, &mut orders) => sooner,
+    };
     worker.live.cancel_all();
     // What was cut still writes its log lines.
     let _still_busy = timeout_at(Instant::now() + CUT, worker.live.emptied()).await;
+    let _nobody_waits = drained.send(());
+    while matches!(last, Last::Drain { .. }) {
+        last = obey(&worker, &mut orders).await;
+    }
     Ok(())
 }
 
 /// How long requests that were cut have to notice it.
 const CUT: Duration = Duration::from_millis(500);
 
-/// Does as told, until it is told to drain; returns the deadline. A worker without a master has to stop at once.
-async fn obey(worker: &Worker, orders: &mut mpsc::UnboundedReceiver<Order>) -> Instant {
+/// The order that [`obey`] leaves to its caller.
+enum Last {
+    Drain { deadline: Instant },
+    Stop,
+}
+
+/// Does as told, until it is told to drain or stop. A worker without a master has to stop.
+async fn obey(worker: &Rc<Worker>, orders: &mut mpsc::UnboundedReceiver<Order>) -> Last {
     let mut sweep = interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             order = orders.recv() => match order {
                 Some(Order::Revoke(revocations)) => worker.live.revoke(&revocations),
-                Some(Order::Drain { deadline }) => return deadline,
-                None => return Instant::now(),
+                Some(Order::Carry(load)) => carry(worker, load),
+                Some(Order::Drain { deadline }) => return Last::Drain { deadline },
+                Some(Order::Stop) | None => return Last::Stop,
             },
             _tick = sweep.tick() => worker.pool.sweep(),
         }

@@ -4,9 +4,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use postern_auth::Gate;
+use ipnet::IpNet;
+use postern_auth::{Gate, Origin};
 use postern_certs::Certificates;
-use postern_model::{HostName, Management, RequestId};
+use postern_model::{HostName, Management, RequestId, Scheme};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -45,10 +46,12 @@ pub(crate) struct Worker {
 pub(crate) struct Conn {
     pub(crate) worker: Rc<Worker>,
     pub(crate) scope: Scope,
+    /// Who it comes from: the public, or a peer that the tunnel vouches for.
+    pub(crate) origin: Origin,
     /// Whoever is at the other end of the TCP connection.
     pub(crate) peer: Peer,
-    /// The name the TLS connection was made for.
-    pub(crate) sni: HostName,
+    /// The name the TLS connection was made for; `None` where plain HTTP is spoken.
+    pub(crate) sni: Option<HostName>,
     pub(crate) http2: bool,
     pub(crate) pulse: Arc<Pulse>,
     /// Held as long as anything of the connection is left, a WebSocket that it became included.
@@ -57,10 +60,24 @@ pub(crate) struct Conn {
 
 impl Conn {
     /// What `X-Forwarded-Proto` and links to us say.
-    pub(crate) fn scheme(&self) -> postern_model::Scheme {
-        match self.worker.shared.config.forwarded_proto {
-            ForwardedProto::Auto | ForwardedProto::Https => postern_model::Scheme::Https,
-            ForwardedProto::Http => postern_model::Scheme::Http,
+    pub(crate) fn scheme(&self) -> Scheme {
+        let said = match self.origin {
+            Origin::Public => self.worker.shared.config.forwarded_proto,
+            // Nobody in front of us terminated anything here.
+            Origin::Tunnel(_) => ForwardedProto::Auto,
+        };
+        match said {
+            ForwardedProto::Auto if self.sni.is_none() => Scheme::Http,
+            ForwardedProto::Auto | ForwardedProto::Https => Scheme::Https,
+            ForwardedProto::Http => Scheme::Http,
+        }
+    }
+
+    /// Whose word counts about who the client is. In a tunnel a peer is who its key says.
+    pub(crate) fn trusted_proxies(&self) -> &[IpNet] {
+        match self.origin {
+            Origin::Public => &self.worker.shared.config.trusted_proxies,
+            Origin::Tunnel(_) => &[],
         }
     }
 }

@@ -44,9 +44,9 @@ async fn handle(exchange: &Exchange, request: Request<Incoming>) -> Result<Reply
     let conn = exchange.conn();
     let shared = &conn.worker.shared;
     let (mut parts, body) = request.into_parts();
-    let request = canonical(&parts, Some(&conn.sni))?;
+    let request = canonical(&parts, conn.sni.as_ref())?;
     let upgrade = parts.extensions.remove::<OnUpgrade>();
-    let hop = Hop::new(&shared.config.trusted_proxies, &conn.peer, conn.scheme(), &parts.headers);
+    let hop = Hop::new(conn.trusted_proxies(), &conn.peer, conn.scheme(), &parts.headers);
     exchange.asked(&request, hop.client);
 
     let route = Arc::clone(shared.router.load().route(&conn.scope, &request.host, &request.path)?);
@@ -70,6 +70,8 @@ async fn answer(exchange: &Exchange, route: &Route, request: canonical::Request,
     restrict(&route.service.restrictions, sent.hop.client)?;
     let facts = Facts {
         source: sent.hop.client,
+        origin: &conn.origin,
+        tls: conn.sni.is_some(),
         headers: sent.headers,
         upgrade: request.upgrade.is_some(),
         host: &request.host,

@@ -183,6 +183,11 @@ fn unreached(failure: Connect) -> Words {
             "Connection Error",
             "The service was reached, but no secure connection to it could be made.",
         ),
+        Connect::TunnelDown => (
+            StatusCode::BAD_GATEWAY,
+            "Tunnel Down",
+            "The tunnel that leads to this service's machine is down at the moment.",
+        ),
         Connect::Other => (StatusCode::BAD_GATEWAY, "Connection Error", "No connection to this service could be made."),
     };
     Words { status, title, message }

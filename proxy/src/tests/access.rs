@@ -6,8 +6,9 @@ use postern_model::AuthMechanism;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use super::basics::{all, heard, request, soon};
 use super::upstream::Upstream;
-use super::world::{World, all, basic, heard, open, request, soon, upsert};
+use super::world::{World, basic, open, upsert};
 
 const ALICE: (&str, &str) = ("authorization", "Basic YWxpY2U6c2VjcmV0");
 

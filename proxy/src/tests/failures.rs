@@ -10,8 +10,9 @@ use tokio::net::TcpListener;
 
 use crate::Config;
 
+use super::basics::{all, heard, request, soon};
 use super::upstream::{Upstream, page, with_status};
-use super::world::{World, all, heard, open, request, soon};
+use super::world::{World, open};
 
 #[tokio::test]
 async fn a_dead_upstream_is_named() {

@@ -18,8 +18,9 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::{self, Message, protocol::Role};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
+use super::basics::{all, soon};
 use super::upstream::{Reply, Upstream, page, with_status};
-use super::world::{World, all, basic, open, path, soon, upsert};
+use super::world::{World, basic, open, path, upsert};
 
 /// Streams what it is sent back as it comes, whatever the type that `?type=` asks for.
 async fn echo(request: Request<Incoming>) -> Reply {

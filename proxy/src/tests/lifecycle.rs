@@ -9,8 +9,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+use super::basics::soon;
 use super::upstream::{Upstream, page};
-use super::world::{World, open, soon};
+use super::world::{World, open};
 use crate::{Config, StartError};
 
 #[tokio::test]

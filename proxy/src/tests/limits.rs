@@ -5,8 +5,9 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use super::basics::{all, soon};
 use super::upstream::Upstream;
-use super::world::{World, all, open, soon};
+use super::world::{World, open};
 
 const SHORT: Duration = Duration::from_millis(150);
 

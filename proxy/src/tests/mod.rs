@@ -1,10 +1,15 @@
 //! Worlds: the whole proxy in process, with a management and upstreams of the test's own on loopback.
 
 mod access;
+mod basics;
+mod device;
 mod failures;
 mod flows;
 mod lifecycle;
 mod limits;
+mod peers;
+mod private;
 mod serving;
+mod tunnels;
 mod upstream;
 mod world;

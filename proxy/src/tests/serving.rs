@@ -4,10 +4,11 @@ use http::{Method, Request, StatusCode, Version};
 use http_body_util::{BodyExt, Full};
 use postern_model::AuthMechanism;
 
+use super::basics::{all, heard, request, soon};
 use super::upstream::{Upstream, page};
 use tokio::io::AsyncWriteExt;
 
-use super::world::{World, all, heard, open, path, request, soon};
+use super::world::{World, open, path};
 
 #[tokio::test]
 async fn an_open_service_answers_and_leaves_a_line() {

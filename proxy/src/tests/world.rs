@@ -6,43 +6,35 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http::Method;
+use http_body_util::Full;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
-use postern_auth::session::SigningKey;
 use postern_certs::{Certificates, LocalCa};
 use postern_model::{
     AccessLogLine, AccountId, Ack, Authenticate, Authenticated, Authentication, Batch, BoxFuture, Challenge, Change,
-    Credential, Delivery, Group, HeaderAuth, HostName, Management, ManagementError, Mapping, MappingEvents, Mode,
-    OneTimeToken, PathMapping, Principal, Restrictions, Secret, ServiceId, StatusUpdate, SyncEvent, Target,
-    TargetOptions,
+    CreateProxyPeer, Credential, Delivery, Group, HeaderAuth, HostName, Management, ManagementError, Mapping,
+    MappingEvents, Mode, OneTimeToken, PathMapping, PeerMaps, Principal, PublicKey, Restrictions, Secret, ServiceId,
+    ServiceState, StatusUpdate, SyncEvent, Target, TargetOptions, TunnelVerdict, ValidateTunnelPeer,
 };
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::{Config, Running, start};
-
-/// No wait in a test is longer.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
-
-pub(super) async fn soon<T>(work: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, work).await.expect("this takes too long")
-}
+use super::basics::{Heard, heard, key, request, soon};
+use super::peers::Peers;
+use crate::{Config, Running, TunnelConfig, start};
 
 pub(super) struct World {
     pub(super) proxy: Running,
     pub(super) management: Arc<Fake>,
     events: mpsc::UnboundedSender<Delivery>,
-    tls: Arc<ClientConfig>,
+    pub(super) tls: Arc<ClientConfig>,
     tls_h2: Arc<ClientConfig>,
     _folder: tempfile::TempDir,
 }
@@ -50,6 +42,8 @@ pub(super) struct World {
 /// What the proxy is given as management.
 #[derive(Default)]
 pub(super) struct Fake {
+    /// What it says about tunnels.
+    pub(super) peers: Peers,
     lines: Mutex<Vec<AccessLogLine>>,
     statuses: Mutex<Vec<StatusUpdate>>,
     questions: Mutex<usize>,
@@ -78,8 +72,29 @@ impl Management for Fake {
         })
     }
 
+    fn create_proxy_peer(&self, request: CreateProxyPeer) -> BoxFuture<'_, Result<(), ManagementError>> {
+        Box::pin(self.peers.register(request))
+    }
+
+    fn peer_maps(
+        &self,
+        account: &AccountId,
+        key: PublicKey,
+    ) -> BoxFuture<'_, Result<Box<dyn PeerMaps>, ManagementError>> {
+        let maps = self.peers.maps(account, key);
+        Box::pin(async { maps })
+    }
+
+    fn validate_tunnel_peer(
+        &self,
+        request: ValidateTunnelPeer,
+    ) -> BoxFuture<'_, Result<TunnelVerdict, ManagementError>> {
+        Box::pin(self.peers.validate(request))
+    }
+
     fn report(&self, status: StatusUpdate) {
         self.statuses.lock().push(status);
+        self.changed.notify_waiters();
     }
 
     fn log(&self, line: AccessLogLine) {
@@ -101,6 +116,21 @@ impl Fake {
         self.lines.lock().clone()
     }
 
+    /// What was last reported of a service, once it is `state`.
+    pub(super) async fn status(&self, service: &str, state: ServiceState) -> StatusUpdate {
+        soon(async {
+            loop {
+                let changed = self.changed.notified();
+                let last = self.statuses.lock().iter().rfind(|status| status.service.as_str() == service).cloned();
+                if let Some(last) = last.filter(|last| last.state == state) {
+                    return last;
+                }
+                changed.await;
+            }
+        })
+        .await
+    }
+
     /// The line of a path, once it is there.
     pub(super) async fn line(&self, path: &str) -> AccessLogLine {
         soon(async {
@@ -114,10 +144,6 @@ impl Fake {
         })
         .await
     }
-}
-
-fn key() -> SigningKey {
-    SigningKey::from_seed(&[7; 32])
 }
 
 struct Stream(mpsc::UnboundedReceiver<Delivery>);
@@ -181,14 +207,29 @@ impl World {
     }
 
     pub(super) async fn start_with(mappings: &[Mapping], adjust: impl FnOnce(&mut Config)) -> Self {
+        Self::start_under(Arc::default(), mappings, adjust).await
+    }
+
+    /// Starts a proxy that `management` steers.
+    pub(super) async fn start_under(
+        management: Arc<Fake>,
+        mappings: &[Mapping],
+        adjust: impl FnOnce(&mut Config),
+    ) -> Self {
         let _already = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
         let ca = Arc::new(LocalCa::load_or_create(folder.path()).unwrap());
         let (tls, tls_h2) = (client_config(&ca, b"http/1.1"), client_config(&ca, b"h2"));
         let (events, stream) = mpsc::unbounded_channel();
-        let management = Arc::new(Fake::default());
         let mut config = Config::new("127.0.0.1:0".parse().unwrap());
         config.workers = NonZeroUsize::MIN;
+        config.tunnel = Some(TunnelConfig {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            data_dir: folder.path().join("tunnel"),
+            cluster: "proxy.test".into(),
+            cache_ttl: Duration::from_secs(300),
+            inbound: true,
+        });
         adjust(&mut config);
         let certificates = Arc::new(Certificates::local(ca));
         let proxy = start(config, Arc::clone(&management) as _, Box::new(Stream(stream)), certificates).await.unwrap();
@@ -272,47 +313,4 @@ async fn connect(address: SocketAddr, name: &str, tls: &Arc<ClientConfig>) -> st
     let tcp = TcpStream::connect(address).await?;
     let name = ServerName::try_from(name.to_owned()).unwrap();
     soon(TlsConnector::from(Arc::clone(tls)).connect(name, tcp)).await
-}
-
-pub(super) fn request(
-    method: Method,
-    host: &str,
-    path: &str,
-    headers: &[(&'static str, &str)],
-    body: &'static str,
-) -> Request<Full<Bytes>> {
-    let mut request = Request::builder().method(method).uri(path).header("host", host);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    request.body(Full::from(body)).unwrap()
-}
-
-/// An answer, read to its end.
-#[derive(Debug)]
-pub(super) struct Heard {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: String,
-}
-
-impl Heard {
-    pub(super) fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
-    }
-}
-
-pub(super) async fn heard(response: Response<Incoming>) -> Heard {
-    let (parts, body) = response.into_parts();
-    let body = soon(body.collect()).await.unwrap().to_bytes();
-    Heard { status: parts.status, headers: parts.headers, body: String::from_utf8_lossy(&body).into_owned() }
-}
-
-/// All that comes until the connection ends, whether it is closed or cut.
-pub(super) async fn all(mut stream: impl tokio::io::AsyncRead + Unpin) -> String {
-    let mut heard = Vec::new();
-    if let Err(error) = soon(tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut heard)).await {
-        eprintln!("the connection was cut: {error}");
-    }
-    String::from_utf8_lossy(&heard).into_owned()
 }

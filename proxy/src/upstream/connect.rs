@@ -1,13 +1,14 @@
-//! Dialling an upstream over the host's network.
+//! Dialling an upstream: over the host's network or through the tunnel of its account, never over one for the other.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use postern_model::Scheme;
+use postern_model::{AccountId, Scheme};
+use postern_tunnel::ConnectError;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
@@ -15,38 +16,79 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::OnceCell;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::directory::Directory;
 use crate::error::{Connect, Error, Kind, Result};
 use crate::listener::keepalive;
-use crate::table::UpstreamKey;
+use crate::table::{UpstreamKey, Via};
 
 /// Makes connections.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Connector {
+    tunnels: Directory,
     verified: OnceCell<Arc<ClientConfig>>,
     unverified: OnceCell<Arc<ClientConfig>>,
 }
 
 impl Connector {
-    /// A new connection to the upstream: `dial` bounds name and TCP, `handshake` the TLS after it.
+    /// Dials through `tunnels` what is to be reached through one.
+    pub(crate) fn new(tunnels: Directory) -> Self {
+        Self { tunnels, verified: OnceCell::new(), unverified: OnceCell::new() }
+    }
+
+    /// A new connection to the upstream: `dial` bounds name and TCP, or the tunnel's coming up and TCP, `handshake` the TLS
+    /// after it.
     ///
     /// # Errors
     /// [`Kind::UpstreamConnect`] with the leg that failed.
     pub(crate) async fn connect(&self, key: &UpstreamKey, dial: Duration, handshake: Duration) -> Result<Stream> {
-        let tcp = timeout(dial, tcp(&key.host, key.port)).await.map_err(|_| failed(Connect::Timeout))??;
-        match key.scheme {
-            Scheme::Http => Ok(Stream::Plain(tcp)),
-            Scheme::Https => {
-                let connector = TlsConnector::from(self.config(key.skip_tls_verify).await?);
-                let name = ServerName::try_from(key.host.to_string()).map_err(|error| because(Connect::Tls, error))?;
-                let tls = timeout(handshake, connector.connect(name, tcp)).await;
-                let tls = tls.map_err(|_| failed(Connect::Timeout))?.map_err(|error| because(Connect::Tls, error))?;
-                Ok(Stream::Tls(Box::new(tls)))
+        match &key.via {
+            Via::Direct => {
+                let tcp = timeout(dial, tcp(&key.host, key.port)).await.map_err(|_| failed(Connect::Timeout))??;
+                match key.scheme {
+                    Scheme::Http => Ok(Stream::Plain(tcp)),
+                    Scheme::Https => Ok(Stream::Tls(self.secure(key, tcp, handshake).await?)),
+                }
+            }
+            Via::Tunnel(account) => {
+                let tcp = self.through(account, key, dial).await?;
+                match key.scheme {
+                    Scheme::Http => Ok(Stream::Tunnel(tcp)),
+                    Scheme::Https => Ok(Stream::TunnelTls(self.secure(key, tcp, handshake).await?)),
+                }
             }
         }
+    }
+
+    async fn through(
+        &self,
+        account: &AccountId,
+        key: &UpstreamKey,
+        patience: Duration,
+    ) -> Result<postern_tunnel::Stream> {
+        let deadline = Instant::now() + patience;
+        // Compiling made sure of it: a tunnel resolves no names.
+        let address: IpAddr = key.host.parse().map_err(|error| because(Connect::Dns, error))?;
+        let up = timeout_at(deadline, self.tunnels.up(account)).await;
+        let up = up.map_err(|_| because(Connect::TunnelDown, "the tunnel is still coming up"))?;
+        let tunnel = up.map_err(|reason| because(Connect::TunnelDown, reason.to_string()))?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let stream = tunnel.connect(SocketAddr::new(address, key.port), left).await;
+        stream.map_err(|error| because(classify_in_tunnel(&error), error))
+    }
+
+    async fn secure<S>(&self, key: &UpstreamKey, tcp: S, patience: Duration) -> Result<Box<TlsStream<S>>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let connector = TlsConnector::from(self.config(key.skip_tls_verify).await?);
+        let name = ServerName::try_from(key.host.to_string()).map_err(|error| because(Connect::Tls, error))?;
+        let tls = timeout(patience, connector.connect(name, tcp)).await;
+        let tls = tls.map_err(|_| failed(Connect::Timeout))?.map_err(|error| because(Connect::Tls, error))?;
+        Ok(Box::new(tls))
     }
 
     async fn config(&self, skip_verify: bool) -> Result<Arc<ClientConfig>> {
@@ -92,6 +134,15 @@ fn classify(error: &io::Error) -> Connect {
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Connect::Unreachable,
         io::ErrorKind::TimedOut => Connect::Timeout,
         _ => Connect::Other,
+    }
+}
+
+fn classify_in_tunnel(error: &ConnectError) -> Connect {
+    match error {
+        ConnectError::Refused(_) => Connect::Refused,
+        ConnectError::Untried { .. } | ConnectError::NotUp(_) | ConnectError::Ended(_) => Connect::Unreachable,
+        ConnectError::TimedOut(_) => Connect::Timeout,
+        ConnectError::Closed => Connect::TunnelDown,
     }
 }
 
@@ -164,6 +215,8 @@ impl ServerCertVerifier for AnyCertificate {
 pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    Tunnel(postern_tunnel::Stream),
+    TunnelTls(Box<TlsStream<postern_tunnel::Stream>>),
 }
 
 impl AsyncRead for Stream {
@@ -171,6 +224,8 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tunnel(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::TunnelTls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -180,6 +235,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tunnel(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::TunnelTls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -191,6 +248,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tunnel(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::TunnelTls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -198,6 +257,8 @@ impl AsyncWrite for Stream {
         match self {
             Self::Plain(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Tunnel(stream) => stream.is_write_vectored(),
+            Self::TunnelTls(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -205,6 +266,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tunnel(stream) => Pin::new(stream).poll_flush(cx),
+            Self::TunnelTls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -212,6 +275,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tunnel(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::TunnelTls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
