@@ -31,7 +31,7 @@ pub(crate) fn reached(listener: SocketAddr) -> SocketAddr {
 }
 
 /// The IPv6 wildcard takes IPv4 too; a machine without IPv6 has only the other.
-fn everywhere() -> IpAddr {
+pub(crate) fn everywhere() -> IpAddr {
     match TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)) {
         Ok(_) => Ipv6Addr::UNSPECIFIED.into(),
         Err(_) => Ipv4Addr::UNSPECIFIED.into(),

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use postern_management_server::admin::{AccessKind, AdminError, Client, ServiceStatus, Status};
+use postern_management_server::admin::{AccessKind, AdminError, Client, ServiceStatus, Status, TunnelStatus};
 
 use crate::args;
 use crate::failure::Failure;
@@ -46,16 +46,16 @@ pub(crate) async fn status(args: &args::Status, environment: &Environment) -> Re
     Ok(())
 }
 
-fn client(data: &args::DataDir, environment: &Environment) -> Result<Client, Failure> {
+pub(crate) fn client(data: &args::DataDir, environment: &Environment) -> Result<Client, Failure> {
     Ok(Client::new(&paths::data_dir(data.data_dir.as_deref(), environment)?))
 }
 
-fn refused(error: &AdminError) -> Failure {
+pub(crate) fn refused(error: &AdminError) -> Failure {
     Failure::running(error)
 }
 
 /// A reader that goes away, such as `head`, is no failure.
-fn print(text: &str) {
+pub(crate) fn print(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
 }
 
@@ -64,6 +64,7 @@ fn told(status: &Status, colours: bool) -> String {
         let access = match service.access {
             AccessKind::Open => "open",
             AccessKind::Basic => "login",
+            AccessKind::Private => "private",
         };
         let sentence = service.sentence.clone().or_else(|| uncovered(service)).unwrap_or_default();
         vec![service.name.clone(), service.host.clone(), access.into(), paint(&service.state, colours), sentence]
@@ -76,6 +77,10 @@ fn told(status: &Status, colours: bool) -> String {
     text += &table(&services.collect::<Vec<_>>(), "None; add one to postern.toml.");
     text += "\nProxies\n";
     text += &table(&proxies.collect::<Vec<_>>(), "None; `postern token add NAME` begins one.");
+    if status.tunnel.peers > 0 || !status.tunnel.proxies.is_empty() {
+        let TunnelStatus { peers, active_peers, .. } = status.tunnel;
+        text += &format!("\nTunnel\n  {active_peers} of {peers} peers may enter; `postern peer list` shows them\n");
+    }
     for problem in &status.problems {
         text += &format!("\nProblem\n  {problem}\n");
     }
@@ -105,7 +110,7 @@ fn uncovered(service: &ServiceStatus) -> Option<String> {
 }
 
 /// Green is well, red is not.
-fn paint(state: &str, colours: bool) -> String {
+pub(crate) fn paint(state: &str, colours: bool) -> String {
     let code = match state {
         "active" | "connected" => 32,
         _ => 31,
@@ -114,7 +119,7 @@ fn paint(state: &str, colours: bool) -> String {
 }
 
 /// Columns as wide as their widest cell; the last is as wide as it likes.
-fn table(rows: &[Vec<String>], nothing: &str) -> String {
+pub(crate) fn table(rows: &[Vec<String>], nothing: &str) -> String {
     if rows.is_empty() {
         return format!("  {nothing}\n");
     }
@@ -139,7 +144,7 @@ fn seen(cell: &str) -> usize {
         .sum()
 }
 
-fn ago(seconds: i64) -> String {
+pub(crate) fn ago(seconds: i64) -> String {
     let then = UNIX_EPOCH + Duration::from_secs(seconds.max(0).unsigned_abs());
     let passed = SystemTime::now().duration_since(then).unwrap_or_default().as_secs();
     match passed {

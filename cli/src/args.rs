@@ -11,9 +11,12 @@ use crate::proxy::Given;
     version,
     after_help = "\
 Examples:
-  postern up                          try it: two demo services, nothing to configure
+  postern up                          try it: three demo services, nothing to configure
   postern up postern.toml             publish your own services; the file is followed as it changes
   postern status                      how the services and proxies stand
+  postern peer add laptop --user you@example.com --groups eng
+                                      a WireGuard configuration for somebody's machine
+  postern connect laptop.conf         be that machine without root: a SOCKS5 proxy into the tunnel
   postern management postern.toml     only the management server, for proxies on other machines
   postern proxy --help                only a proxy, for any server that speaks NetBird's ProxyService"
 )]
@@ -24,7 +27,7 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Run everything in one process: management server, proxy and, without a file, two demo services
+    /// Run everything in one process: management server, proxy and, without a file, three demo services
     Up(Up),
     /// Run the proxy alone, against any management server
     Proxy(Proxy),
@@ -33,7 +36,12 @@ pub(crate) enum Command {
     /// Make, list and remove the tokens by which proxies are let in
     #[command(subcommand)]
     Token(Token),
-    /// Show services and proxies, and what is wrong with them
+    /// Let machines into the tunnel: make, list, change and remove WireGuard peers
+    #[command(subcommand)]
+    Peer(Peer),
+    /// Be a peer without root: a SOCKS5 proxy that leads into the tunnel
+    Connect(Connect),
+    /// Show services, proxies and peers, and what is wrong with them
     Status(Status),
 }
 
@@ -50,7 +58,7 @@ A postern.toml that publishes one service:
   upstream = \"http://127.0.0.1:3000\"
   access = \"open\"")]
 pub(crate) struct Up {
-    /// What to publish; without it, two demo services
+    /// What to publish; without it, three demo services
     #[arg(value_name = "POSTERN.TOML")]
     pub(crate) file: Option<PathBuf>,
     /// Where HTTPS is served [default: 127.0.0.1:8443, or a free port if that is taken]
@@ -149,6 +157,127 @@ pub(crate) enum Token {
         #[command(flatten)]
         data: DataDir,
     },
+}
+
+#[derive(Subcommand)]
+#[command(after_help = "\
+Examples:
+  postern peer add laptop --user you@example.com --groups eng > laptop.conf
+  postern peer add phone --user you@example.com --groups eng --public-key KEY     the private key stays on the phone
+  postern peer add office --site 192.168.7.0/24                                   a network behind one router
+  postern peer list
+  postern peer set laptop --groups eng,ops
+  postern peer remove laptop          ends its connections at once
+
+A peer opens the private services whose groups it is in, and nothing else:
+  [service.wiki]
+  host = \"wiki.example.com\"
+  upstream = \"http://127.0.0.1:3000\"
+  access = { private = [\"eng\"] }")]
+pub(crate) enum Peer {
+    /// Add a peer and print its WireGuard configuration (wg-quick); its private key is never shown again
+    Add(AddPeer),
+    /// List the peers
+    List {
+        /// Print one JSON array
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        data: DataDir,
+    },
+    /// Show one peer: its addresses, groups, services, and when it was last there
+    Show {
+        /// Its name
+        name: String,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        data: DataDir,
+    },
+    /// Change whose a peer is or what it may do; its connections end and it has to be let in anew
+    Set(SetPeer),
+    /// Remove a peer, or all of a user; their connections end at once
+    #[command(group = clap::ArgGroup::new("who").required(true).args(["name", "user"]))]
+    Remove {
+        /// Its name
+        name: Option<String>,
+        /// Remove every peer of this user
+        #[arg(long, value_name = "USER")]
+        user: Option<String>,
+        #[command(flatten)]
+        data: DataDir,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct AddPeer {
+    /// What to call it
+    pub(crate) name: String,
+    /// Whose it is: what X-NetBird-User says
+    #[arg(long, value_name = "USER", conflicts_with = "site")]
+    pub(crate) user: Option<String>,
+    /// Its groups, separated by commas
+    #[arg(long, value_name = "GROUPS", value_delimiter = ',')]
+    pub(crate) groups: Vec<String>,
+    /// The peer's own public key: its private key stays where it is
+    #[arg(long, value_name = "KEY")]
+    pub(crate) public_key: Option<String>,
+    /// Where peers reach this machine by UDP [default: `endpoint` of [tunnel], else loopback]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) endpoint: Option<String>,
+    /// A range behind the peer; it is then a site, which nobody is identified by
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) site: Vec<ipnet::IpNet>,
+    /// How many days it is let in
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) expires: Option<u32>,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+}
+
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("change").required(true).multiple(true)
+    .args(["user", "groups", "enable", "disable", "expires"]))]
+pub(crate) struct SetPeer {
+    /// Its name
+    pub(crate) name: String,
+    /// Whose it is
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// All its groups, separated by commas; empty for none
+    #[arg(long, value_name = "GROUPS", value_delimiter = ',', num_args = 0..=1, default_missing_value = "")]
+    pub(crate) groups: Option<Vec<String>>,
+    /// Let it in again
+    #[arg(long, conflicts_with = "disable")]
+    pub(crate) enable: bool,
+    /// Keep it out without forgetting it
+    #[arg(long)]
+    pub(crate) disable: bool,
+    /// How many days from today it is let in
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) expires: Option<u32>,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  postern connect laptop.conf
+  curl --proxy socks5h://127.0.0.1:1080 https://wiki.example.com/
+
+The private services that the file lists in its comments are known by name; other names are not looked up in the
+tunnel yet. A WireGuard client of the system takes the same file, and then everything on the machine is the peer.")]
+pub(crate) struct Connect {
+    /// The file that `postern peer add` printed
+    #[arg(value_name = "CONF")]
+    pub(crate) conf: PathBuf,
+    /// Where programs on this machine find the SOCKS5 proxy
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1080")]
+    pub(crate) socks: String,
+    #[command(flatten)]
+    pub(crate) log: Log,
 }
 
 #[derive(Args)]

@@ -41,7 +41,12 @@ impl Edge {
         https_flag: &str,
         certificates: Arc<Certificates>,
     ) -> Result<Self, Failure> {
-        let capabilities = Capabilities { require_subdomain: identity.require_subdomain, ..Capabilities::default() };
+        let capabilities = Capabilities {
+            require_subdomain: identity.require_subdomain,
+            private: config.tunnel.as_ref().is_some_and(|tunnel| tunnel.inbound),
+            private_service: true,
+            ..Capabilities::default()
+        };
         let client = management_client::Config {
             transport,
             token: identity.token,

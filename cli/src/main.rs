@@ -5,6 +5,7 @@
 mod address;
 mod admin;
 mod args;
+mod connect;
 mod dashes;
 mod edge;
 mod failure;
@@ -12,6 +13,7 @@ mod golang;
 mod logging;
 mod management;
 mod paths;
+mod peer;
 mod process;
 mod proxy;
 mod shell;
@@ -58,6 +60,8 @@ fn run(command: Command, environment: &Environment) -> Result<(), Failure> {
             Command::Proxy(proxy) => proxy::run(&proxy.given, environment).await,
             Command::Management(management) => management::run(&management, environment).await,
             Command::Token(token) => admin::token(&token, environment).await,
+            Command::Peer(peer) => peer::run(&peer, environment).await,
+            Command::Connect(connect) => connect::run(&connect, environment).await,
             Command::Status(status) => admin::status(&status, environment).await,
         }
     })

@@ -67,7 +67,9 @@ pub(crate) fn start_log(log: &args::Log, desired: &Desired, environment: &Enviro
 pub(crate) fn no_start(error: &StartError) -> Failure {
     match error {
         StartError::File(error) => bad_file(error),
-        StartError::Apply(_) | StartError::Certificate(_) | StartError::Plaintext(_) => Failure::configuration(error),
+        StartError::Apply(_) | StartError::Peers(_) | StartError::Certificate(_) | StartError::Plaintext(_) => {
+            Failure::configuration(error)
+        }
         StartError::DataDir(_) | StartError::Store(_) | StartError::Bind { .. } | StartError::Admin { .. } => {
             Failure::running(error)
         }

@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -5,10 +6,11 @@ use http::Uri;
 use postern_certs::{Certificates, StaticPair};
 use postern_management_client::{Roots, Transport};
 use postern_model::ProxyId;
-use postern_proxy::Config;
+use postern_proxy::{Config, TunnelConfig};
 
 use super::settings::{self, Server, Settings};
 use super::values::{Environment, Given, Values};
+use crate::address::everywhere;
 use crate::edge::{Edge, Identity};
 use crate::failure::Failure;
 use crate::logging;
@@ -48,6 +50,13 @@ pub(crate) async fn run(given: &Given, environment: &Environment) -> Result<(), 
 }
 
 fn split(settings: Settings) -> (Identity, Config) {
+    let tunnel = TunnelConfig {
+        listen: SocketAddr::new(everywhere(), settings.tunnel.port),
+        data_dir: settings.tunnel.data_dir,
+        cluster: settings.domain.to_string(),
+        cache_ttl: settings.tunnel.cache_ttl,
+        inbound: settings.tunnel.inbound,
+    };
     let identity = Identity {
         token: settings.token,
         domain: settings.domain.to_string(),
@@ -59,6 +68,7 @@ fn split(settings: Settings) -> (Identity, Config) {
         trusted_proxies: settings.trusted_proxies,
         forwarded_proto: settings.forwarded_proto,
         upstream: settings.upstream,
+        tunnel: Some(tunnel),
         ..Config::new(settings.https)
     };
     (identity, config)

@@ -1,5 +1,5 @@
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -39,6 +39,21 @@ pub(crate) struct Settings {
     pub(crate) forwarded_proto: ForwardedProto,
     /// Limits towards upstreams.
     pub(crate) upstream: UpstreamLimits,
+    /// The WireGuard tunnels.
+    pub(crate) tunnel: Tunnels,
+}
+
+/// `--private` and what belongs to it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Tunnels {
+    /// Are tunnel peers served?
+    pub(crate) inbound: bool,
+    /// The UDP port; 0 takes a free one.
+    pub(crate) port: u16,
+    /// Where keys and ports are kept.
+    pub(crate) data_dir: PathBuf,
+    /// How long management's word on a peer holds.
+    pub(crate) cache_ttl: Duration,
 }
 
 /// A management server's address.
@@ -94,6 +109,7 @@ pub(crate) fn settings(values: &Values, workers: usize) -> Result<Settings, Fail
             require_subdomain: values.switch("require-subdomain"),
             https,
             health,
+            tunnel: tunnels(values, &folder),
             certificate: folder.join(values.text("cert-file")),
             key: folder.join(values.text("cert-key-file")),
             trusted_proxies,
@@ -203,6 +219,18 @@ fn explicit_port(url: &Url, text: &str) -> Option<u16> {
             && authority.contains(':')
     });
     if written { url.port_or_known_default() } else { None }
+}
+
+fn tunnels(values: &Values, certificates: &Path) -> Tunnels {
+    /// NetBird's.
+    const USUAL_TTL: Duration = Duration::from_secs(300);
+    let data_dir = match values.text("data-dir") {
+        "" => certificates.join("tunnel"),
+        folder => PathBuf::from(folder),
+    };
+    let port = values.number("wg-port").and_then(|port| u16::try_from(port).ok()).unwrap_or_default();
+    let cache_ttl = values.duration("NB_PROXY_TUNNEL_CACHE_TTL").filter(|ttl| !ttl.is_zero()).unwrap_or(USUAL_TTL);
+    Tunnels { inbound: values.switch("private"), port, data_dir, cache_ttl }
 }
 
 fn listen(flag: &str, text: &str) -> Result<SocketAddr, String> {

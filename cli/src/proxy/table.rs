@@ -73,7 +73,8 @@ const fn variable(variable: &'static str, kind: Kind, default: &'static str) -> 
 }
 
 const NO_ACME: &str = "certificates cannot be ordered yet: put a pair into --cert-dir and leave this out";
-const NO_TUNNEL: &str = "this version has no WireGuard tunnel yet: leave it out";
+const NO_PSK: &str = "pre-shared keys are not there yet: leave it out";
+const NO_CLIENT: &str = "the tunnel has no such setting: leave it out";
 const NO_OIDC: &str = "logins at an identity provider are not there yet: leave it out";
 const NO_CROWDSEC: &str = "CrowdSec is not consulted yet: leave it out";
 const NO_GEO: &str = "country rules are not there yet: leave it out";
@@ -113,9 +114,10 @@ pub(crate) const TABLE: &[Setting] = &[
     switch("debug-endpoint", "NB_PROXY_DEBUG_ENDPOINT", "Debug endpoint (not there yet)")
         .missing("there is no debug endpoint yet: leave it out and use /metrics on --health-addr"),
     text("debug-endpoint-addr", "NB_PROXY_DEBUG_ENDPOINT_ADDRESS", "ADDR", "localhost:8444", "Its address, with --debug-endpoint"),
-    text("wg-port", "NB_PROXY_WG_PORT", "PORT", "0", "WireGuard port (not there yet)").kind(Kind::Number(65_535)).missing(NO_TUNNEL),
-    text("preshared-key", "NB_PROXY_PRESHARED_KEY", "KEY", "", "WireGuard pre-shared key (not there yet)").kind(Kind::Secret).missing(NO_TUNNEL),
-    switch("private", "NB_PROXY_PRIVATE", "Serve tunnel peers too (not there yet)").missing(NO_TUNNEL),
+    switch("private", "NB_PROXY_PRIVATE", "Serve tunnel peers too, on ports 443 and 80 of each account's tunnel"),
+    text("wg-port", "NB_PROXY_WG_PORT", "PORT", "0", "UDP port of the WireGuard tunnel; 0 takes a free one and keeps it. Fits one account").kind(Kind::Number(65_535)),
+    text("data-dir", "NB_PROXY_DATA_DIR", "DIR", "", "Where tunnel keys and ports are kept [default: `tunnel` inside --cert-dir]"),
+    text("preshared-key", "NB_PROXY_PRESHARED_KEY", "KEY", "", "WireGuard pre-shared key (not there yet)").kind(Kind::Secret).missing(NO_PSK),
     switch("proxy-protocol", "NB_PROXY_PROXY_PROTOCOL", "Expect PROXY protocol headers (not there yet)")
         .missing("PROXY protocol is not understood yet: leave it out and turn it off in the load balancer"),
     text("geo-data-dir", "NB_PROXY_GEO_DATA_DIR", "DIR", "/var/lib/netbird/geolocation", "Country database (not there yet)").missing(NO_GEO),
@@ -129,10 +131,10 @@ pub(crate) const TABLE: &[Setting] = &[
     variable("NB_PROXY_ALLOW_INSECURE", Kind::Bool, "false"),
     // A batch is applied without waiting for anything, so it always ends within the time.
     variable("NB_PROXY_MAPPING_BATCH_WATCHDOG", Kind::Duration, "0"),
-    variable("NB_PROXY_PREALLOCATED_BUFFERS", Kind::StrictNumber, "0").missing(NO_TUNNEL),
-    variable("NB_PROXY_MAX_BATCH_SIZE", Kind::StrictNumber, "0").missing(NO_TUNNEL),
-    variable("NB_PROXY_CLIENT_LOG_LEVEL", Kind::Text, "warn").missing(NO_TUNNEL),
-    variable("NB_PROXY_TUNNEL_CACHE_TTL", Kind::Duration, "300s").missing(NO_TUNNEL),
+    variable("NB_PROXY_PREALLOCATED_BUFFERS", Kind::StrictNumber, "0").missing(NO_CLIENT),
+    variable("NB_PROXY_MAX_BATCH_SIZE", Kind::StrictNumber, "0").missing(NO_CLIENT),
+    variable("NB_PROXY_CLIENT_LOG_LEVEL", Kind::Text, "warn").missing(NO_CLIENT),
+    variable("NB_PROXY_TUNNEL_CACHE_TTL", Kind::Duration, "300s"),
     variable("NB_PROXY_DISABLE_GEOLOCATION", Kind::Bool, "false"),
     variable("NB_PROXY_MAX_IDLE_CONNS", Kind::Number(u32::MAX), "100"),
     variable("NB_PROXY_MAX_IDLE_CONNS_PER_HOST", Kind::Number(u32::MAX), "100"),

@@ -61,7 +61,7 @@ fn a_flag_wins_over_its_variable_and_that_over_the_default() {
 #[test]
 fn token_comes_first_and_every_mistake_is_listed() {
     let mistakes = refusal(read(
-        &["--forwarded-proto", "gopher", "--trusted-proxies", "10.0.0.0/33", "--private"],
+        &["--forwarded-proto", "gopher", "--trusted-proxies", "10.0.0.0/33", "--proxy-protocol"],
         &[("NB_PROXY_MAX_BATCH_SIZE", "many")],
     ));
     let begin = [
@@ -70,12 +70,23 @@ fn token_comes_first_and_every_mistake_is_listed() {
         "--forwarded-proto",
         "--domain",
         "--trusted-proxies",
-        "--private",
+        "--proxy-protocol",
     ];
     assert_eq!(mistakes.len(), begin.len(), "{mistakes:?}");
     for (mistake, begin) in mistakes.iter().zip(begin) {
         assert!(mistake.starts_with(begin), "{mistake}");
     }
+}
+
+#[test]
+fn the_tunnel_has_netbirds_names_and_a_folder_beside_the_certificates() {
+    let plain = with(&["--cert-dir", "/c"], &[]).unwrap().tunnel;
+    assert_eq!((plain.inbound, plain.port, plain.data_dir), (false, 0, "/c/tunnel".into()));
+    assert_eq!(plain.cache_ttl, Duration::from_secs(300));
+    let variables = [("NB_PROXY_TUNNEL_CACHE_TTL", "90s"), ("NB_PROXY_PRIVATE", "true"), ("NB_PROXY_WG_PORT", "51820")];
+    let chosen = with(&["-data-dir", "/d"], &variables).unwrap().tunnel;
+    assert_eq!((chosen.inbound, chosen.port, chosen.data_dir), (true, 51_820, "/d".into()));
+    assert_eq!(chosen.cache_ttl, Duration::from_secs(90));
 }
 
 #[test]

@@ -1,23 +1,24 @@
 //! `postern up`: everything in one process.
 
 mod demo;
+mod peer;
 mod ready;
 mod services;
 mod welcome;
 
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use postern_certs::{Certificates, LocalCa, StaticPair};
 use postern_management_client::{InMemory, Transport};
-use postern_management_server::desired::{Desired, ProxySettings};
+use postern_management_server::desired::{Desired, ProxySettings, TunnelSettings};
 use postern_management_server::{self as management_server, Listener};
 use postern_model::ProxyId;
-use postern_proxy::Config;
+use postern_proxy::{Config, TunnelConfig};
 
-use crate::address::listen_address;
+use crate::address::{everywhere, listen_address};
 use crate::args;
 use crate::edge::{Edge, Identity};
 use crate::failure::Failure;
@@ -54,7 +55,7 @@ pub(crate) async fn run(args: &args::Up, environment: &Environment) -> Result<()
         Some(demo) => services::demo(demo.address()),
         None => (desired.clone(), services::configured(&desired)),
     };
-    let proxy_settings = desired.settings.proxy.clone();
+    let (proxy_settings, tunnel_settings) = (desired.settings.proxy.clone(), desired.settings.tunnel.clone());
     let listener = Listener { addr: addresses.management, tls: management::secured(&desired) };
     let source = management::source(file, desired)?;
     let config = management_server::Config { data_dir, listener: Some(listener), source };
@@ -64,11 +65,17 @@ pub(crate) async fn run(args: &args::Up, environment: &Environment) -> Result<()
         let _ = std::fs::remove_file(file);
     }
     let (certificates, ca_file) = certificates(&proxy_settings, server.data_dir())?;
-    let edge = edge(&server, &addresses, proxy_settings, certificates).await?;
+    let tunnel = tunnel(&tunnel_settings, server.data_dir());
+    let edge = edge(&server, &addresses, proxy_settings, tunnel, certificates).await?;
+    let demo_peer = async {
+        edge.proxy.ready().await;
+        peer::tunnel(&server, &published).await;
+        if demo.is_some() { peer::demo(&server).await } else { Ok(None) }
+    };
 
     tokio::select! {
-        () = edge.proxy.ready() => {
-            let ready = ready(&server, &edge, ca_file, &published);
+        demo_peer_conf = demo_peer => {
+            let ready = Ready { demo_peer_conf: demo_peer_conf?, ..ready(&server, &edge, ca_file, &published) };
             announce(args, environment, &ready, demo.is_some());
             if let Some(file) = &ready_file {
                 ready.write(file)?;
@@ -141,10 +148,23 @@ fn certificates(settings: &ProxySettings, data_dir: &Path) -> Result<(Arc<Certif
     }
 }
 
+/// Without an endpoint nobody elsewhere is meant to come, and nobody can.
+fn tunnel(settings: &TunnelSettings, data_dir: &Path) -> TunnelConfig {
+    let ip = if settings.endpoint.is_some() { everywhere() } else { Ipv4Addr::LOCALHOST.into() };
+    TunnelConfig {
+        listen: SocketAddr::new(ip, settings.port.unwrap_or_default()),
+        data_dir: data_dir.join("tunnel"),
+        cluster: OWN_DOMAIN.to_owned(),
+        cache_ttl: postern_proxy::PEER_TTL,
+        inbound: true,
+    }
+}
+
 async fn edge(
     server: &management_server::Running,
     addresses: &Addresses,
     settings: ProxySettings,
+    tunnel: TunnelConfig,
     certificates: Arc<Certificates>,
 ) -> Result<Edge, Failure> {
     let transport = Transport::InMemory(InMemory::new(server.in_memory()));
@@ -154,8 +174,12 @@ async fn edge(
         require_subdomain: false,
         proxy_id: ProxyId::parse(OWN_ID).expect("a plain word"),
     };
-    let config =
-        Config { health: addresses.health, trusted_proxies: settings.trusted_proxies, ..Config::new(addresses.https) };
+    let config = Config {
+        health: addresses.health,
+        trusted_proxies: settings.trusted_proxies,
+        tunnel: Some(tunnel),
+        ..Config::new(addresses.https)
+    };
     Edge::start(transport, identity, config, "--https", certificates).await
 }
 

@@ -18,7 +18,7 @@ pub(crate) struct Ready {
     /// `None` where the certificate comes from elsewhere.
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) data_dir: PathBuf,
-    /// The configuration of a tunnel peer to try; there is none without a tunnel.
+    /// The wg-quick file of a tunnel peer to try the demo with; `None` for somebody's own services.
     pub(crate) demo_peer_conf: Option<PathBuf>,
     pub(crate) services: Vec<ReadyService>,
 }
@@ -42,6 +42,8 @@ pub(crate) struct ReadyService {
 pub(crate) enum Kind {
     Open,
     Basic,
+    /// Peers of the tunnel, by group.
+    Private,
 }
 
 impl Ready {
@@ -66,7 +68,8 @@ impl Ready {
     }
 }
 
-fn private(path: &Path) -> io::Result<File> {
+/// A file for this user alone.
+pub(super) fn private(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
     File::options().write(true).create(true).truncate(true).mode(0o600).open(path)
 }

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use postern_management_server::desired::{Access, Desired, Password, Service, User};
@@ -11,17 +11,33 @@ use super::ready::{Kind, ReadyService};
 pub(super) struct Published {
     name: String,
     host: HostName,
+    kind: Kind,
     user: Option<String>,
     password: Option<Secret>,
+    needs_tunnel: bool,
 }
 
+/// The group that opens the private demo service.
+pub(super) const DEMO_GROUP: &str = "demo";
+/// Whose the demo's login and its peer are.
+pub(super) const DEMO_USER: &str = "guest";
+
 impl Published {
+    /// Whether it is reached, or reaches its upstream, through the tunnel.
+    pub(super) fn needs_tunnel(&self) -> bool {
+        self.needs_tunnel
+    }
+
     /// With the port it is served on.
     pub(super) fn ready(&self, port: u16) -> ReadyService {
-        let port = if port == 443 { String::new() } else { format!(":{port}") };
+        let port = match (self.kind, port) {
+            // The tunnel's own port, whatever the public one is.
+            (Kind::Private, _) | (_, 443) => String::new(),
+            (Kind::Open | Kind::Basic, port) => format!(":{port}"),
+        };
         ReadyService {
             name: self.name.clone(),
-            kind: if self.user.is_some() { Kind::Basic } else { Kind::Open },
+            kind: self.kind,
             url: format!("https://{}{port}", self.host),
             user: self.user.clone(),
             password: self.password.clone(),
@@ -32,29 +48,36 @@ impl Published {
 /// The services of somebody's own file, whose passwords are not ours to tell.
 pub(super) fn configured(desired: &Desired) -> Vec<Published> {
     let published = |(id, service): (&ServiceId, &Service)| {
-        let user = match &service.access {
-            Access::Open => None,
-            Access::Basic(users) => users.first().cloned(),
+        let (kind, user) = match &service.access {
+            Access::Open => (Kind::Open, None),
+            Access::Basic(users) => (Kind::Basic, users.first().cloned()),
+            Access::Private(_) => (Kind::Private, None),
         };
-        Published { name: id.to_string(), host: service.host.clone(), user, password: None }
+        let needs_tunnel = kind == Kind::Private || service.paths.iter().any(|path| !path.options.direct_upstream);
+        Published { name: id.to_string(), host: service.host.clone(), kind, user, password: None, needs_tunnel }
     };
     desired.services.iter().map(published).collect()
 }
 
-/// Two services in front of the demo upstream: `hello` for everybody, `vault` behind a password of this run.
+/// Three services in front of the demo upstream: `hello` for everybody, `vault` behind a password of this run, `inside` for
+/// peers of the tunnel.
 pub(super) fn demo(upstream: SocketAddr) -> (Desired, Vec<Published>) {
-    const USER: &str = "guest";
     let password = password();
-    let user = User { password: Password::Plain(password.clone()), groups: vec!["demo".to_owned()] };
-    let mut desired = Desired { users: BTreeMap::from([(USER.to_owned(), user)]), ..Desired::default() };
+    let user = User { password: Some(Password::Plain(password.clone())), groups: vec![DEMO_GROUP.to_owned()] };
+    let mut desired = Desired { users: BTreeMap::from([(DEMO_USER.to_owned(), user)]), ..Desired::default() };
     let mut published = Vec::new();
-    for (name, user) in [("hello", None), ("vault", Some(USER.to_owned()))] {
+    for (name, kind, access) in [
+        ("hello", Kind::Open, Access::Open),
+        ("vault", Kind::Basic, Access::Basic(vec![DEMO_USER.to_owned()])),
+        ("inside", Kind::Private, Access::Private(BTreeSet::from([DEMO_GROUP.to_owned()]))),
+    ] {
         let host = HostName::parse(&format!("{name}.localhost")).expect("a host name");
-        let access = user.clone().map_or(Access::Open, |user| Access::Basic(vec![user]));
         let id = ServiceId::parse(name).expect("a plain word");
         desired.services.insert(id, service(host.clone(), access, upstream));
-        let password = user.is_some().then(|| password.clone());
-        published.push(Published { name: name.to_owned(), host, user, password });
+        let login = (kind == Kind::Basic).then(|| (DEMO_USER.to_owned(), password.clone()));
+        let (user, password) = login.unzip();
+        let needs_tunnel = kind == Kind::Private;
+        published.push(Published { name: name.to_owned(), host, kind, user, password, needs_tunnel });
     }
     (desired, published)
 }
@@ -85,13 +108,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_demo_is_one_open_service_and_one_behind_a_login() {
+    fn the_demo_is_open_behind_a_login_and_in_the_tunnel() {
         let (desired, published) = demo("127.0.0.1:7".parse().unwrap());
-        assert_eq!(desired.services.len(), 2);
+        assert_eq!(desired.services.len(), 3);
         let told: Vec<_> = published.iter().map(|service| service.ready(8443)).collect();
         assert_eq!((told[0].kind, &*told[0].url), (Kind::Open, "https://hello.localhost:8443"));
         assert_eq!((told[1].kind, told[1].user.as_deref()), (Kind::Basic, Some("guest")));
         assert!(told[0].password.is_none() && told[1].password.as_ref().is_some_and(|pw| pw.expose().len() == 20));
+        assert_eq!((told[2].kind, &*told[2].url), (Kind::Private, "https://inside.localhost"));
+        assert!(told[2].password.is_none());
         assert_eq!(published[0].ready(443).url, "https://hello.localhost");
         let (again, _) = demo("127.0.0.1:7".parse().unwrap());
         assert_ne!(desired.users, again.users, "each run has a password of its own");

@@ -31,8 +31,13 @@ pub(crate) fn welcome(ready: &Ready, style: &Style) -> String {
             Kind::Open => "open to everybody",
             Kind::Basic if style.demo => "behind a login, made up for this run",
             Kind::Basic => "behind a login",
+            Kind::Private => "for peers of the tunnel alone: the public listener knows nothing of it",
         };
-        put(&mut text, &format!("{}  {who}\n  {}\n", style.bold(&service.name), try_it(ready, service)));
+        let lines = match service.kind {
+            Kind::Open | Kind::Basic => try_it(ready, service),
+            Kind::Private => try_inside(ready, service, &style.program),
+        };
+        put(&mut text, &format!("{}  {who}\n  {lines}\n", style.bold(&service.name)));
     }
     let line = |name: &str, value: &str| format!("{name:<12}{value}\n");
     text += &line("Data", &ready.data_dir.display().to_string());
@@ -57,6 +62,19 @@ pub(crate) fn welcome(ready: &Ready, style: &Style) -> String {
 
 fn put(text: &mut String, line: &str) {
     writeln!(text, "{line}").expect("a String takes everything");
+}
+
+/// How to become a peer, and what to do then.
+fn try_inside(ready: &Ready, service: &ReadyService, program: &str) -> String {
+    let Some(conf) = &ready.demo_peer_conf else {
+        return format!("{program} peer add NAME --groups GROUP prints a WireGuard configuration that opens it");
+    };
+    let mut words = vec!["curl --proxy socks5h://127.0.0.1:1080".to_owned()];
+    if let Some(file) = &ready.ca_file {
+        words.extend(["--cacert".into(), quoted(&file.display().to_string())]);
+    }
+    words.push(format!("{}/", service.url));
+    format!("{program} connect {}\n  {}", quoted(&conf.display().to_string()), words.join(" "))
 }
 
 /// A curl line that works whatever DNS says and whatever this machine trusts.
@@ -108,6 +126,7 @@ mod tests {
                 service("hello", Kind::Open, None, None),
                 service("vault", Kind::Basic, Some("guest"), Some("pw")),
                 service("own", Kind::Basic, Some("alice"), None),
+                service("inside", Kind::Private, None, None),
             ],
         }
     }
@@ -123,8 +142,16 @@ mod tests {
         ] {
             assert!(text.contains(&format!("{start} {line}")), "{text}");
         }
+        assert!(text.contains("postern peer add NAME --groups GROUP"), "{text}");
         assert!(text.contains("postern token add NAME --data-dir '/my data'"), "{text}");
         assert!(text.contains("postern up postern.toml") && !text.contains('\x1b'));
+    }
+
+    #[test]
+    fn a_private_demo_comes_with_the_peer_that_opens_it() {
+        let ready = Ready { demo_peer_conf: Some("/my data/demo-peer.conf".into()), ..ready() };
+        let text = welcome(&ready, &Style { colours: false, program: "postern".into(), demo: true });
+        assert!(text.contains("\n  postern connect '/my data/demo-peer.conf'\n  curl --proxy socks5h://"), "{text}");
     }
 
     #[test]

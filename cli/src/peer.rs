@@ -1,0 +1,151 @@
+//! `postern peer`: the WireGuard peers of the postern that runs on a data folder.
+
+use std::io::{self, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use postern_management_server::admin::{AddPeer, AdminError, NewPeer, PeerChanges, PeerState, PeerStatus, Update};
+
+use crate::admin::{ago, client, paint, print, refused, table};
+use crate::args;
+use crate::failure::Failure;
+use crate::logging::colours;
+use crate::proxy::Environment;
+
+const DAY: i64 = 86_400;
+
+/// Makes, lists, shows, changes or removes peers.
+pub(crate) async fn run(command: &args::Peer, environment: &Environment) -> Result<(), Failure> {
+    match command {
+        args::Peer::Add(args) => {
+            let asked = AddPeer {
+                name: args.name.clone(),
+                user: args.user.clone(),
+                groups: named(&args.groups),
+                public_key: args.public_key.clone(),
+                endpoint: args.endpoint.clone(),
+                site: args.site.clone(),
+                expires: args.expires.map(days_from_now),
+            };
+            let made = client(&args.data, environment)?.add_peer(&asked).await;
+            print_conf(&made.map_err(|error| refused(&error))?);
+        }
+        args::Peer::List { json, data } => {
+            let peers = client(data, environment)?.peers().await.map_err(|error| refused(&error))?;
+            print(&if *json { line(&peers) } else { listed(&peers, environment) });
+        }
+        args::Peer::Show { name, json, data } => {
+            let found = client(data, environment)?.peer(name, None).await.map_err(|error| refused(&error))?;
+            print(&if *json { line(&found.peer) } else { shown(&found, environment) });
+        }
+        args::Peer::Set(args) => {
+            let changes = PeerChanges {
+                user: args.user.clone().map_or(Update::Keep, Update::To),
+                groups: args.groups.as_deref().map(named),
+                enabled: if args.enable { Some(true) } else { args.disable.then_some(false) },
+                expires: args.expires.map_or(Update::Keep, |days| Update::To(days_from_now(days))),
+            };
+            let client = client(&args.data, environment)?;
+            client.set_peer(&args.name, &changes).await.map_err(|error| refused(&error))?;
+        }
+        args::Peer::Remove { name, user, data } => {
+            let client = client(data, environment)?;
+            remove(&client, name.as_deref(), user.as_deref()).await.map_err(|error| refused(&error))?;
+        }
+    }
+    Ok(())
+}
+
+async fn remove(
+    client: &postern_management_server::admin::Client,
+    name: Option<&str>,
+    user: Option<&str>,
+) -> Result<(), AdminError> {
+    if let Some(name) = name {
+        client.remove_peer(name).await?;
+    }
+    if let Some(user) = user {
+        client.remove_peers_of(user).await?;
+    }
+    Ok(())
+}
+
+fn named(groups: &[String]) -> std::collections::BTreeSet<String> {
+    groups.iter().map(|group| group.trim().to_owned()).filter(|group| !group.is_empty()).collect()
+}
+
+fn days_from_now(days: u32) -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs()).unwrap_or_default() + i64::from(days) * DAY
+}
+
+/// The file alone on the output, so that `> laptop.conf` holds nothing else; what people should know beside it.
+#[expect(clippy::print_stderr, reason = "what is not part of the file")]
+fn print_conf(made: &NewPeer) {
+    print(&made.conf);
+    let _ = io::stdout().flush();
+    for warning in &made.warnings {
+        eprintln!("postern: {warning}");
+    }
+}
+
+fn line(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("peers are plain data") + "\n"
+}
+
+fn state(peer: &PeerStatus) -> &'static str {
+    match peer.state {
+        PeerState::Active => "active",
+        PeerState::Disabled => "disabled",
+        PeerState::Expired => "expired",
+        PeerState::UserGone => "user gone",
+    }
+}
+
+fn whose(peer: &PeerStatus) -> String {
+    match (&peer.user, peer.site.is_empty()) {
+        (Some(user), _) => user.clone(),
+        (None, true) => "nobody's".to_owned(),
+        (None, false) => "a site".to_owned(),
+    }
+}
+
+fn joined<T: ToString>(parts: impl IntoIterator<Item = T>) -> String {
+    let parts: Vec<_> = parts.into_iter().map(|part| part.to_string()).collect();
+    if parts.is_empty() { "-".to_owned() } else { parts.join(", ") }
+}
+
+fn listed(peers: &[PeerStatus], environment: &Environment) -> String {
+    let colours = colours(environment, &io::stdout());
+    let row = |peer: &PeerStatus| {
+        let address = peer.addresses.first().map(ToString::to_string).unwrap_or_default();
+        let sentence = peer.sentence.clone().unwrap_or_default();
+        vec![peer.name.clone(), paint(state(peer), colours), address, whose(peer), joined(&peer.groups), sentence]
+    };
+    table(&peers.iter().map(row).collect::<Vec<_>>(), "No peers; `postern peer add NAME` makes one.")
+}
+
+fn shown(found: &NewPeer, environment: &Environment) -> String {
+    let peer = &found.peer;
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let mut rows = vec![
+        row("name", peer.name.clone()),
+        row("state", paint(state(peer), colours(environment, &io::stdout()))),
+        row("user", whose(peer)),
+        row("groups", joined(&peer.groups)),
+        row("addresses", joined(&peer.addresses)),
+        row("opens", joined(&peer.opens)),
+        row("public key", peer.public_key.clone()),
+        row("added", ago(peer.created)),
+    ];
+    if !peer.site.is_empty() {
+        rows.push(row("site", joined(&peer.site)));
+    }
+    if let Some(expires) = peer.expires {
+        let days = (expires - days_from_now(0)).div_euclid(DAY);
+        rows.push(row("expires", if days < 0 { "is over".to_owned() } else { format!("in {days} days") }));
+    }
+    if let Some(sentence) = &peer.sentence {
+        rows.push(row("problem", sentence.clone()));
+    }
+    format!("{}\n{}", table(&rows, ""), found.conf)
+}
