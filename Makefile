@@ -3,10 +3,12 @@
 SUITE ?= http
 TARGET_NAME ?= canonical_request
 SECONDS ?= 60
+WORLDS ?= 1000000
+FIRST ?= 0
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: test lint bench fuzz packages
+.PHONY: test lint bench fuzz worlds packages
 
 ## every test: units, worlds, and the binary as a user starts it
 test: packages
@@ -33,6 +35,19 @@ fuzz:
 	cargo fuzz run --sanitizer none $(TARGET_NAME) fuzz/found/$(TARGET_NAME) fuzz/corpus/$(TARGET_NAME) \
 		-- -max_total_time=$(SECONDS) -max_len=16384 -timeout=10
 
+## simulated networks around the tunnel's TCP, on every core; a failure names its seed: make worlds WORLDS=20000 FIRST=0
+worlds:
+	cargo test --release --locked -p postern-tcp --test worlds --no-run
+	@end=$$(($(FIRST) + $(WORLDS))); seq $(FIRST) 10000 $$((end - 1)) | nice -n 19 xargs -P "$$(nproc)" -I '{}' sh -c ' \
+		next=$$(({} + 10000)); [ $$next -le '$$end' ] || next='$$end'; \
+		if run=$$(FIRST={} WORLDS=$$((next - {})) cargo test --release --locked --quiet -p postern-tcp --test worlds 2>&1); \
+		then echo "{} to $$((next - 1)): every byte arrived"; else echo "$$run"; exit 1; fi'
+
+# What the tests start beside Postern: real WireGuard peers, their network, and an upstream.
+PACKAGES := curl iproute2 util-linux wireguard-go wireguard-tools nftables ethtool python3-minimal
+
 packages:
-	@{ command -v curl && command -v ip && command -v unshare; } >/dev/null || \
-		{ $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends curl iproute2 util-linux; }
+	@for program in curl ip unshare setpriv nsenter wireguard-go wg wg-quick nft ethtool python3; do \
+		PATH="$$PATH:/usr/sbin:/sbin" command -v $$program >/dev/null || missing=1; \
+	done; \
+	[ -z "$$missing" ] || { $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends $(PACKAGES); }

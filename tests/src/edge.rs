@@ -1,5 +1,7 @@
 //! `postern proxy` as a process, steered by a scripted management server.
 
+use std::path::PathBuf;
+
 use tempfile::TempDir;
 
 use crate::client::Client;
@@ -10,13 +12,13 @@ use crate::stock::Stock;
 /// The token it shows.
 pub const TOKEN: &str = "nbx_0123456789abcdefghijklmnopqrst000000";
 
-/// A running proxy with a certificate for `app.test`, `more.test` and `vault.test`.
+/// A running proxy with a certificate for `app.test`, `more.test`, `vault.test` and `far.test`.
 pub struct Edge {
     /// The process.
     pub process: Postern,
     /// Trusts its certificate, speaks HTTP/1.1.
     pub client: Client,
-    _certs: TempDir,
+    certs: TempDir,
 }
 
 impl Edge {
@@ -30,7 +32,7 @@ impl Edge {
     #[must_use]
     pub fn with(server: &Stock, flags: &[&str]) -> Self {
         let certs = tempfile::tempdir().expect("a folder");
-        crate::certificate::write(certs.path(), &["app.test", "more.test", "vault.test"]);
+        crate::certificate::write(certs.path(), &["app.test", "more.test", "vault.test", "far.test"]);
         let mgmt = format!("http://{}", server.addr);
         // A port that was free a moment ago: the proxy prints what it bound, but a client needs it before.
         let addr = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
@@ -40,7 +42,13 @@ impl Edge {
         let variables = [("NB_PROXY_TOKEN", TOKEN), ("NB_PROXY_ALLOW_INSECURE", "true")];
         let process = Postern::start(&[&own[..], &places, flags].concat(), &variables);
         let client = Client::new(addr, &certs.path().join("ca.pem"));
-        Self { process, client, _certs: certs }
+        Self { process, client, certs }
+    }
+
+    /// The certificate of the CA that signed its own.
+    #[must_use]
+    pub fn ca(&self) -> PathBuf {
+        self.certs.path().join("ca.pem")
     }
 
     /// Waits until `host` answers `text`.

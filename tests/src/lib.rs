@@ -9,8 +9,10 @@ pub mod certificate;
 pub mod client;
 pub mod edge;
 pub mod frames;
+pub mod netns;
 pub mod process;
 pub mod stock;
+pub mod tun;
 pub mod upstream;
 
 use std::future::Future;

@@ -8,13 +8,19 @@ use serde_json::Value;
 
 /// `crate <- who may depend on it`, as ARCHITECTURE.md draws it. `tests` and `bench` may depend on everything.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("model", &["proto", "auth", "certs", "proxy", "management-client", "management-server", "cli"]),
+    (
+        "model",
+        &["proto", "auth", "certs", "tunnel", "proxy", "connector", "management-client", "management-server", "cli"],
+    ),
     ("proto", &["management-client", "management-server"]),
     ("auth", &["proxy", "management-server", "cli"]),
     ("web", &["proxy", "management-server"]),
     ("certs", &["proxy", "management-server", "cli"]),
     ("proxy", &["cli"]),
-    ("tcp", &[]),
+    ("tcp", &["netstack"]),
+    ("netstack", &["tunnel"]),
+    ("tunnel", &["proxy", "connector"]),
+    ("connector", &["cli"]),
     ("management-client", &["cli"]),
     ("management-server", &["cli"]),
     ("cli", &[]),
@@ -25,6 +31,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tonic", &["proto", "management-client", "management-server"]),
     ("prost", &["proto", "management-client", "management-server"]),
     ("rcgen", &["certs"]),
+    ("boringtun", &["netstack"]),
+    ("smoltcp", &["netstack"]),
+    ("quinn-udp", &["tunnel"]),
     ("sqlx", &["management-server"]),
     ("argon2", &["auth", "management-server"]),
     ("jsonwebtoken", &["auth"]),
@@ -33,7 +42,7 @@ const HOMES: &[(&str, &[&str])] = &[
 ];
 
 /// Crates without a runtime in them.
-const PURE: &[&str] = &["model", "tcp", "web"];
+const PURE: &[&str] = &["model", "netstack", "tcp", "web"];
 const RUNTIMES: &[&str] = &["tokio", "hyper", "tonic", "socket2"];
 
 #[test]
@@ -78,9 +87,12 @@ fn the_tree_has_one_crypto_provider_and_a_sound_h2() {
     let versions = |name: &str| -> Vec<&str> {
         tree.iter().filter(|package| package.name == name).map(|package| package.version.as_str()).collect()
     };
-    for banned in ["ring", "openssl", "openssl-sys", "reqwest"] {
+    for banned in ["openssl", "openssl-sys", "reqwest"] {
         assert_eq!(versions(banned), Vec::<&str>::new(), "{banned} is in the tree");
     }
+    let ring = cargo(&["tree", "--workspace", "--locked", "--prefix", "depth", "--invert", "ring", "--depth", "1"]);
+    let users: Vec<_> = ring.lines().filter_map(|line| line.strip_prefix('1')?.split(' ').next()).collect();
+    assert_eq!(users, ["boringtun"], "only WireGuard may use ring; whoever speaks TLS finds one provider");
     assert_eq!(versions("rustls").len(), 1, "one rustls, found {:?}", versions("rustls"));
     let h2 = versions("h2");
     assert_eq!(h2.len(), 1, "one h2, found {h2:?}");

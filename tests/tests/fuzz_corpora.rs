@@ -11,6 +11,7 @@ type Target = fn(&[u8]) -> bool;
 const TARGETS: &[(&str, Target)] = &[
     ("canonical_request", postern_proxy::fuzz::canonical_request),
     ("client_hello", postern_proxy::fuzz::client_hello),
+    ("handle_segment", postern_tcp::world::replay),
     ("mapping_conversion", postern_proto::fuzz::conversions),
 ];
 

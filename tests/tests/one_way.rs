@@ -5,8 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const CRATES: &[&str] =
-    &["auth", "certs", "cli", "management-client", "management-server", "model", "proto", "proxy", "tcp", "web"];
+const CRATES: &[&str] = &[
+    "auth",
+    "certs",
+    "cli",
+    "connector",
+    "management-client",
+    "management-server",
+    "model",
+    "netstack",
+    "proto",
+    "proxy",
+    "tcp",
+    "tunnel",
+    "web",
+];
 
 #[test]
 fn files_depend_on_each_other_one_way() {

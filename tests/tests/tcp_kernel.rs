@@ -4,64 +4,36 @@
 use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
-use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use postern_tcp::world::{Link, Path, Random, check, fill};
 use postern_tcp::{Config, Congestion, Family, Flow, Header, Phase, SackBlocks, Segment, Transmit};
+use postern_tests::netns::in_namespace;
+use postern_tests::tun::{BEYOND, KERNEL, Tun};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     IpAddress, IpProtocol, IpRepr, Ipv4Packet, Ipv6Packet, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
 };
-use tun_tap::{Iface, Mode};
 
 /// Each way.
 const TOTAL: u64 = 4 << 20;
 const MTU: u16 = 1420;
-const DEVICE: &str = "postern0";
 const OURS: u64 = 1;
 const THEIRS: u64 = 2;
 /// A case takes a second or two; a machine under load some more.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// Runs [`inside`] in a network namespace of its own: no device of the machine is touched, and nothing is left behind.
-#[test]
-fn four_megabytes_each_way_with_the_kernel() {
-    let this = std::env::current_exe().expect("this test");
-    let run = Command::new("unshare")
-        .args(["--net", "--"])
-        .arg(this)
-        .args(["--exact", "inside", "--ignored", "--nocapture"])
-        .output()
-        .expect("unshare is installed");
-    let text = [run.stdout, run.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
-    assert!(run.status.success() && text.contains("1 passed"), "in the namespace:\n{text}");
+/// Runs [`inside`] in a network namespace of its own.
+#[tokio::test]
+async fn four_megabytes_each_way_with_the_kernel() {
+    in_namespace("inside").await;
 }
 
 #[test]
 #[ignore = "run by the other test, in a namespace"]
 fn inside() {
-    let iface = Arc::new(Iface::without_packet_info(DEVICE, Mode::Tun).expect("a TUN device; this needs privileges"));
-    for command in [
-        vec!["addr", "add", "10.9.0.1/24", "dev", DEVICE],
-        vec!["-6", "addr", "add", "fd09::1/64", "dev", DEVICE, "nodad"],
-        vec!["link", "set", DEVICE, "up", "mtu", "1420"],
-    ] {
-        assert!(Command::new("ip").args(&command).status().expect("ip is installed").success(), "{command:?}");
-    }
-    let (sender, packets) = mpsc::channel();
-    let reader = Arc::clone(&iface);
-    thread::spawn(move || {
-        let mut buffer = [0; 2048];
-        while let Ok(n) = reader.recv(&mut buffer) {
-            if sender.send(buffer[..n].to_vec()).is_err() {
-                break;
-            }
-        }
-    });
+    let mut tun = Tun::create(MTU).expect("a TUN device; this needs privileges");
     let mut port = 20_000;
     for role in [Role::Connects, Role::Accepts] {
         for (family, control, loss, reorder) in [
@@ -75,7 +47,7 @@ fn inside() {
             port += 1;
             let case = Case { role, family, control, loss, reorder, port, their_port: Cell::new(port) };
             let began = Instant::now();
-            case.run(&iface, &packets);
+            case.run(&mut tun);
             eprintln!("{case:?}: {:?}", began.elapsed());
         }
     }
@@ -102,7 +74,7 @@ struct Case {
 }
 
 impl Case {
-    fn run(&self, iface: &Iface, packets: &Receiver<Vec<u8>>) {
+    fn run(&self, tun: &mut Tun) {
         let start = Instant::now();
         let path = Path {
             loss: self.loss,
@@ -132,19 +104,15 @@ impl Case {
                 }
             }
             while let Some(arrival) = links[0].receive(now) {
-                iface.send(&arrival.packet).expect("the device takes packets");
+                tun.send(&arrival.packet).expect("the device takes packets");
             }
             let deadlines = [links[0].deadline(), links[1].deadline(), flow.as_ref().and_then(Flow::poll_timeout)];
             let next = deadlines.into_iter().flatten().min().unwrap_or(now + Duration::from_millis(100));
-            match packets.recv_timeout(next.saturating_duration_since(now)) {
-                Ok(packet) => {
-                    let bytes = packet.len();
-                    links[1].send(packet, bytes, Instant::now(), &mut random);
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => panic!("the device is gone"),
-            }
+            tun.wait(next.saturating_duration_since(now)).expect("the device is there");
             let now = Instant::now();
+            while let Some(packet) = tun.receive().expect("the device is there") {
+                links[1].send(packet.to_vec(), packet.len(), now, &mut random);
+            }
             while let Some(arrival) = links[1].receive(now) {
                 let Some((header, payload)) = self.parse(&arrival.packet) else { continue };
                 let segment = Segment::new(header, &payload);
@@ -282,8 +250,8 @@ fn over(flow: &Flow) -> bool {
 
 fn addresses(family: Family) -> (IpAddress, IpAddress) {
     match family {
-        Family::V4 => (IpAddress::v4(10, 9, 0, 2), IpAddress::v4(10, 9, 0, 1)),
-        Family::V6 => (IpAddress::v6(0xfd09, 0, 0, 0, 0, 0, 0, 2), IpAddress::v6(0xfd09, 0, 0, 0, 0, 0, 0, 1)),
+        Family::V4 => (BEYOND.0.into(), KERNEL.0.into()),
+        Family::V6 => (BEYOND.1.into(), KERNEL.1.into()),
     }
 }
 

@@ -1,6 +1,9 @@
 //! The suite `tcp`: two of our flows back to back in one thread against two of smoltcp's sockets, with the same packets, the
-//! same checksums and the real clock.
+//! same checksums and the real clock; our flow sending over a network against the kernel's BBR (`kernel`); what an idle flow
+//! takes (`idle`).
 
+mod idle;
+mod kernel;
 mod ours;
 mod peer;
 mod wire;
@@ -12,8 +15,9 @@ use anyhow::Result;
 use crate::machine::Patience;
 use crate::measure::{Sample, Side, interleave};
 use crate::options::Options;
-use crate::report::{self, Better, Metric};
+use crate::report::{self, Better, Metric, Row};
 use crate::run_folder::bench_folder;
+pub(crate) use kernel::Crossing;
 
 const SUITE: &str = "tcp";
 const PEER: &str = "smoltcp";
@@ -54,19 +58,28 @@ const METRICS: [Metric; 4] = [
 /// All waiting for a quiet machine in one run.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Our flow against smoltcp's socket; keeps the rows.
-pub(crate) fn against_smoltcp(options: Options) -> Result<()> {
+/// Everything; keeps the rows.
+pub(crate) fn run(options: Options) -> Result<()> {
     let mut patience = Patience::new(PATIENCE);
-    let samples = interleave(options.rounds, LOADS.len(), |load, side| {
-        patience.wait_for_quiet()?;
-        Ok(LOADS[load].run(side, options.duration()))
-    })?;
-    let rows = report::rows(SUITE, PEER, &METRICS, &samples);
-    print!("\nmedians of {} rounds of {} s\n{}", options.rounds, options.seconds, report::table(&rows));
+    let groups =
+        [idle::row(SUITE)?, against_smoltcp(options, &mut patience)?, kernel::rows(SUITE, options, &mut patience)?];
+    println!("\nmedians of {} rounds of {} s", options.rounds, options.seconds);
+    for rows in &groups {
+        print!("{}", report::table(rows));
+    }
     let results = bench_folder().join("results.json");
-    report::keep(&results, SUITE, &rows)?;
+    report::keep(&results, SUITE, &groups.concat())?;
     println!("kept in {}", results.display());
     Ok(())
+}
+
+/// Our flow against smoltcp's socket. A third of the time is enough for a thread that neither waits nor shares.
+fn against_smoltcp(options: Options, patience: &mut Patience) -> Result<Vec<Row>> {
+    let samples = interleave(options.rounds, LOADS.len(), |load, side| {
+        patience.wait_for_quiet()?;
+        Ok(LOADS[load].run(side, options.duration() / 3))
+    })?;
+    Ok(report::rows(SUITE, PEER, &METRICS, &samples))
 }
 
 impl Load {

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use postern_tcp::{Buffers, Config, Flow, Header, Phase, Segment};
 
 use super::Work;
-use super::wire::{ENDS, Ends, IP, TCP, Wire, print, read};
+use super::wire::{ENDS, Ends, IP, TCP, Wire, is_for, print, read};
 
-/// What a flow hands out at once.
+/// What a flow hands out at once, and what is merged at once.
 const MOST_AT_ONCE: usize = 64_000;
 
 /// One end.
@@ -37,33 +37,40 @@ impl End {
     fn receive(&mut self, wire: &mut Wire, now: Instant) {
         let mut held: Option<(Header, u16)> = None;
         while let Some(packet) = wire.packets.pop_front() {
+            assert!(is_for(&packet, self.ends), "somebody else's packet");
             let (header, offset) = read(&packet);
-            let payload = &packet[offset..];
-            let follows = held.is_some_and(|(first, _)| {
-                header.seq == first.seq.wrapping_add(self.merged.len() as u32)
-                    && header.ack == first.ack
-                    && header.window == first.window
-                    && !payload.is_empty()
-                    && !self.merged.is_empty()
-                    && !(header.syn || header.fin || header.rst || first.fin)
-            });
-            if let Some((first, packets)) = held.as_mut().filter(|_| follows) {
-                self.merged.extend_from_slice(payload);
-                first.psh |= header.psh;
-                *packets += 1;
+            let segment = Segment::new(header, &packet[offset..]);
+            if held.is_none() && (wire.packets.is_empty() || 2 * segment.payload.len() > MOST_AT_ONCE) {
+                // Nothing to merge it with, or no room for it.
+                self.flow.handle_segment(&segment, now);
             } else {
-                self.flush(held.take(), now);
-                if wire.packets.is_empty() {
-                    // Nothing to merge it with.
-                    self.flow.handle_segment(&Segment::new(header, payload), now);
-                } else {
-                    self.merged.extend_from_slice(payload);
-                    held = Some((header, 1));
-                }
+                self.merge(&mut held, &segment, now);
             }
             wire.give_back(packet);
         }
         self.flush(held, now);
+    }
+
+    /// Adds a segment to what is held if it follows, else hands that on and holds this.
+    fn merge(&mut self, held: &mut Option<(Header, u16)>, segment: &Segment<'_>, now: Instant) {
+        let Segment { header, payload, .. } = segment;
+        let follows = held.is_some_and(|(first, _)| {
+            header.seq == first.seq.wrapping_add(self.merged.len() as u32)
+                && header.ack == first.ack
+                && header.window == first.window
+                && !payload.is_empty()
+                && !self.merged.is_empty()
+                && self.merged.len() + payload.len() <= MOST_AT_ONCE
+                && !(header.syn || header.fin || header.rst || first.fin)
+        });
+        if let Some((first, packets)) = held.as_mut().filter(|_| follows) {
+            first.psh |= header.psh;
+            *packets += 1;
+        } else {
+            self.flush(held.take(), now);
+            *held = Some((*header, 1));
+        }
+        self.merged.extend_from_slice(payload);
     }
 
     fn flush(&mut self, held: Option<(Header, u16)>, now: Instant) {
@@ -85,26 +92,26 @@ struct Pair {
 }
 
 impl Pair {
-    /// A connection, its SYNs exchanged.
-    fn open(mtu: usize, isn: u32, wires: [Wire; 2], now: Instant) -> Self {
-        let config = Config {
-            mtu: mtu as u16,
-            buffers: Buffers { send: 1 << 20, receive: 1 << 20 },
-            time_wait: Duration::ZERO,
-            ..Config::default()
-        };
-        let mut wires = wires;
-        let mut first = End { flow: Flow::connect(config.clone(), isn, now), ends: ENDS, mtu, merged: Vec::new() };
-        first.send(&mut wires[0], now);
-        let syn = wires[0].packets.pop_front().expect("a SYN");
+    /// Two ends without a connection.
+    fn new(mtu: usize, now: Instant) -> Self {
+        let end = |ends| End { flow: Flow::connect(config(mtu), 0, now), ends, mtu, merged: Vec::new() };
+        Self { ends: [end(ENDS), end(ENDS.reversed())], wires: Default::default() }
+    }
+
+    /// Gives both ends a new connection and exchanges its SYNs.
+    fn open(&mut self, isn: u32, now: Instant) {
+        let [first, second] = &mut self.ends;
+        first.flow = Flow::connect(config(first.mtu), isn, now);
+        first.send(&mut self.wires[0], now);
+        let syn = self.wires[0].packets.pop_front().expect("a SYN");
         let (header, _) = read(&syn);
-        wires[0].give_back(syn);
-        let flow = Flow::accept(config, &Segment::new(header, b""), !isn, now).expect("a SYN is accepted");
-        let second = End { flow, ends: ENDS.reversed(), mtu, merged: Vec::new() };
-        let mut pair = Self { ends: [first, second], wires };
-        pair.turn(now);
-        pair.turn(now);
-        pair
+        self.wires[0].give_back(syn);
+        let flow = Flow::accept(config(second.mtu), &Segment::new(header, b""), !isn, now);
+        second.flow = flow.expect("a SYN is accepted");
+        second.send(&mut self.wires[1], now);
+        first.receive(&mut self.wires[1], now);
+        first.send(&mut self.wires[0], now);
+        second.receive(&mut self.wires[0], now);
     }
 
     /// Both send and receive once.
@@ -125,10 +132,20 @@ impl Pair {
     }
 }
 
+fn config(mtu: usize) -> Config {
+    Config {
+        mtu: mtu as u16,
+        buffers: Buffers { send: 1 << 20, receive: 1 << 20 },
+        time_wait: Duration::ZERO,
+        ..Config::default()
+    }
+}
+
 /// One end sends, the other reads.
 pub(super) fn bulk(mtu: usize, duration: Duration) -> Work {
     let start = Instant::now();
-    let mut pair = Pair::open(mtu, 1, Default::default(), start);
+    let mut pair = Pair::new(mtu, start);
+    pair.open(1, start);
     let chunk = vec![7; 64 << 10];
     let mut out = vec![0; 256 << 10];
     let mut bytes = 0;
@@ -147,7 +164,8 @@ pub(super) fn bulk(mtu: usize, duration: Duration) -> Work {
 /// One byte there and back, again and again.
 pub(super) fn echo(mtu: usize, duration: Duration) -> Work {
     let start = Instant::now();
-    let mut pair = Pair::open(mtu, 1, Default::default(), start);
+    let mut pair = Pair::new(mtu, start);
+    pair.open(1, start);
     let mut byte = [0; 1];
     let mut requests = 0;
     loop {
@@ -174,13 +192,13 @@ pub(super) fn connect_exchange_close(mtu: usize, duration: Duration) -> Work {
     let start = Instant::now();
     let kibibyte = [7; 1024];
     let mut out = [0; 1024];
-    let (mut requests, mut wires) = (0u32, <[Wire; 2]>::default());
+    let (mut pair, mut requests) = (Pair::new(mtu, start), 0u32);
     loop {
         let now = Instant::now();
         if now - start >= duration {
             return Work { requests: requests.into(), bytes: 0, elapsed: now - start };
         }
-        let mut pair = Pair::open(mtu, requests << 12, wires, now);
+        pair.open(requests << 12, now);
         pair.ends[0].flow.write(&kibibyte);
         pair.turn(now);
         assert_eq!(pair.ends[1].flow.read(&mut out), 1024);
@@ -190,10 +208,8 @@ pub(super) fn connect_exchange_close(mtu: usize, duration: Duration) -> Work {
         assert_eq!(pair.ends[0].flow.read(&mut out), 1024);
         pair.ends[0].flow.shutdown();
         pair.turn(now);
-        pair.turn(now);
         let phases = pair.ends.each_ref().map(|end| end.flow.phase());
         assert!(phases.iter().all(|phase| matches!(phase, Phase::Closed | Phase::TimeWait)), "{phases:?}");
         requests += 1;
-        wires = pair.wires;
     }
 }

@@ -9,7 +9,7 @@ use smoltcp::time::Instant as Moment;
 use smoltcp::wire::{HardwareAddress, IpCidr};
 
 use super::Work;
-use super::wire::{ENDS, Wire};
+use super::wire::{self, ENDS, Wire};
 
 /// One end: an interface with one socket.
 struct End {
@@ -26,7 +26,7 @@ struct Queues {
     mtu: usize,
 }
 
-struct Packet<'a>(Vec<u8>, &'a mut Wire);
+struct Packet<'a>(wire::Packet, &'a mut Wire);
 struct Blank<'a>(&'a mut Wire);
 
 impl RxToken for Packet<'_> {
