@@ -24,7 +24,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 const CONNECTION_WINDOW: u32 = 16 << 20;
 const STREAM_WINDOW: u32 = 4 << 20;
 /// A batch of 500 mappings with long headers passes the usual 4 MiB, and so does a peer map of 40,000; one that cannot be
-/// read would end every stream. A full /16 of 65,536 peers takes 171 bytes each at most, with names of 64: 11 MiB.
+/// read would end every stream. A full /16 of 65,536 peers takes about 170 bytes each with names of 64: 11 MiB.
 const MESSAGE: usize = 16 << 20;
 /// Of an in-memory connection, each way.
 const PIPE: usize = 256 << 10;

@@ -12,7 +12,9 @@ const TARGETS: &[(&str, Target)] = &[
     ("canonical_request", postern_proxy::fuzz::canonical_request),
     ("client_hello", postern_proxy::fuzz::client_hello),
     ("handle_segment", postern_tcp::world::replay),
+    ("ip_ingress", postern_netstack::fuzz::ip_ingress),
     ("mapping_conversion", postern_proto::fuzz::conversions),
+    ("tunnel_datagram", postern_netstack::fuzz::datagram),
 ];
 
 #[test]

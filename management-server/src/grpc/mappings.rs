@@ -231,7 +231,8 @@ mod tests {
     #[test]
     fn what_a_proxy_can_no_longer_serve_is_taken_away() {
         let published = |mapping| {
-            Arc::new(crate::catalog::Published { mapping, signing: None, members: BTreeMap::new(), private: None })
+            let (signing, members, private, lacks) = (None, BTreeMap::new(), None, None);
+            Arc::new(crate::catalog::Published { mapping, signing, members, private, lacks })
         };
         let private = published(mapping(true, 0, Mode::Http));
         let none = Capabilities::default();
