@@ -66,7 +66,8 @@ fn told(status: &Status, colours: bool) -> String {
             AccessKind::Basic => "login",
             AccessKind::Private => "private",
         };
-        let sentence = service.sentence.clone().or_else(|| uncovered(service)).unwrap_or_default();
+        let sentence = service.sentence.clone().or_else(|| uncovered(service)).or_else(|| inside(service));
+        let sentence = sentence.unwrap_or_default();
         vec![service.name.clone(), service.host.clone(), access.into(), paint(&service.state, colours), sentence]
     });
     let proxies = status.proxies.iter().map(|proxy| {
@@ -107,6 +108,13 @@ fn uncovered(service: &ServiceStatus) -> Option<String> {
         let host = &service.host;
         format!("no certificate for {host} on every proxy, so clients refuse it; give --cert-dir a pair that covers it")
     })
+}
+
+/// Where tunnel peers reach a private service.
+fn inside(service: &ServiceStatus) -> Option<String> {
+    let at: Vec<_> = service.inbound.iter().map(|inbound| inbound.address.to_string()).collect();
+    let told = matches!(service.access, AccessKind::Private) && !at.is_empty();
+    told.then(|| format!("at {} in the tunnel", at.join(", ")))
 }
 
 /// Green is well, red is not.

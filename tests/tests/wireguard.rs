@@ -402,7 +402,8 @@ async fn wg_quick() {
 async fn upstream_at_a_peer() {
     let machine = Machine::new(1).await;
     let tunnel = format!("[tunnel]\nendpoint = \"{}:51820\"\nport = 51820\n", machine.gateway());
-    let up = Up::with(&format!("{tunnel}{}", service("far", "tunnel://origin:8000", "\"open\""))).await;
+    let up =
+        Up::with(&format!("{tunnel}{}", service("far", "tunnel://origin:8000", "\"open\"\ntimeout = \"5s\""))).await;
     let world = World { up, machine };
     let client = world.up.client();
     assert_eq!(client.get("far.test", "/").await.status, StatusCode::BAD_GATEWAY, "no peer, no answer, no other way");
