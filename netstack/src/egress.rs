@@ -95,7 +95,7 @@ impl Egress {
     /// Seals what waits for a peer that is about to go: the resets of its connections, so that its programs are not left
     /// waiting.
     pub(crate) fn part(&mut self, peer: PeerIndex, stack: &mut Stack, engine: &mut Engine, now: Instant) {
-        let others = std::mem::replace(&mut self.carry, Batch::new());
+        let others = std::mem::take(&mut self.carry);
         let mut batch = Batch::new();
         while self.farewells.len() < MOST_FAREWELLS {
             batch.clear();

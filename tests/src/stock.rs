@@ -1,5 +1,7 @@
-//! A management server as NetBird's, without anything of our own: it sends what a test tells it and remembers what came.
+//! A management server as NetBird's: it sends what a test tells it and remembers what came. Of our own additions it has peer
+//! maps alone, and only if it is given some.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use postern_proto::management::{
     SendStatusUpdateRequest, SendStatusUpdateResponse, SyncMappingsRequest, SyncMappingsResponse,
     ValidateSessionRequest, ValidateSessionResponse, ValidateTunnelPeerRequest, ValidateTunnelPeerResponse,
 };
+use postern_proto::postern::v1::proxy_server::{Proxy, ProxyServer};
+use postern_proto::postern::v1::{AccessLogAck, AccessLogBatch, PeerMap, WatchPeersRequest};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -30,6 +34,14 @@ pub struct State {
     pub legacy: bool,
     /// The header value that `Authenticate` takes, and the session token that it answers with.
     pub header: Option<(String, String)>,
+    /// The tunnels' peers by account; `None` makes a stock server, which does not know the call.
+    pub maps: Option<BTreeMap<String, PeerMap>>,
+    /// What `ValidateTunnelPeer` is answered with.
+    pub doorkeeper: Option<Box<Doorkeeper>>,
+    /// The proxies that became peers of a tunnel.
+    pub registered: Vec<CreateProxyPeerRequest>,
+    /// The peers that asked to enter.
+    pub visits: Vec<ValidateTunnelPeerRequest>,
     /// The status updates received.
     pub statuses: Vec<SendStatusUpdateRequest>,
     /// The access-log lines received.
@@ -44,7 +56,12 @@ pub struct State {
     pub tokens: Vec<String>,
     /// The streams that are open.
     pub open: Vec<mpsc::UnboundedSender<Result<SyncMappingsResponse, Status>>>,
+    /// The streams of peer maps that are open, by account.
+    pub watching: Vec<(String, mpsc::UnboundedSender<Result<PeerMap, Status>>)>,
 }
+
+/// Decides about a tunnel peer.
+pub type Doorkeeper = dyn Fn(&ValidateTunnelPeerRequest) -> ValidateTunnelPeerResponse + Send;
 
 /// A running server. Dropping it ends every connection, as a crash does.
 pub struct Stock {
@@ -81,9 +98,14 @@ impl Stock {
         let listener = crate::eventually("the port to be free", bind).await;
         let addr = listener.local_addr().expect("bound");
         let service = ProxyServiceServer::new(Service(Arc::clone(&state)));
+        let ours = state.lock().maps.is_some().then(|| ProxyServer::new(Service(Arc::clone(&state))));
         runtime.spawn(async move {
             let incoming = TcpListenerStream::new(listener);
-            let _ = tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming).await;
+            let _ = tonic::transport::Server::builder()
+                .add_service(service)
+                .add_optional_service(ours)
+                .serve_with_incoming(incoming)
+                .await;
         });
         Self { addr, state, runtime: Some(runtime) }
     }
@@ -97,6 +119,24 @@ impl Stock {
         }
         let message = SyncMappingsResponse { mapping: vec![mapping], initial_sync_complete: false };
         state.open.retain(|stream| stream.send(Ok(message.clone())).is_ok());
+    }
+
+    /// Gives `account` another peer map, and sends it to whoever watches.
+    ///
+    /// # Panics
+    /// On a stock server.
+    pub fn map(&self, account: &str, map: &PeerMap) {
+        let mut state = self.state.lock();
+        state.maps.as_mut().expect("a server with peer maps").insert(account.to_owned(), map.clone());
+        state.watching.retain(|(of, stream)| of != account || stream.send(Ok(map.clone())).is_ok());
+    }
+
+    /// How the proxy became a peer of the tunnel of `account`, once it has.
+    pub async fn registered(&self, account: &str) -> CreateProxyPeerRequest {
+        let newest = || async {
+            self.state.lock().registered.iter().rev().find(|request| request.account_id == account).cloned()
+        };
+        crate::eventually(&format!("the proxy to be a peer of {account}"), newest).await
     }
 
     /// The newest status of a service, as (status number, error text).
@@ -113,7 +153,9 @@ impl Drop for Stock {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
-        self.state.lock().open.clear();
+        let mut state = self.state.lock();
+        state.open.clear();
+        state.watching.clear();
     }
 }
 
@@ -123,6 +165,8 @@ pub const MODIFIED: i32 = 1;
 pub const REMOVED: i32 = 2;
 /// `ProxyStatus` `ACTIVE`.
 pub const ACTIVE: i32 = 1;
+/// `ProxyStatus` `TUNNEL_NOT_CREATED`.
+pub const TUNNEL_NOT_CREATED: i32 = 2;
 /// `ProxyStatus` `ERROR`.
 pub const ERROR: i32 = 5;
 
@@ -238,9 +282,20 @@ impl ProxyService for Service {
 
     async fn create_proxy_peer(
         &self,
-        _: Request<CreateProxyPeerRequest>,
+        request: Request<CreateProxyPeerRequest>,
     ) -> Result<Response<CreateProxyPeerResponse>, Status> {
-        Err(Status::unimplemented("not in this script"))
+        self.seen(&request);
+        let request = request.into_inner();
+        let mut state = self.0.lock();
+        let sent = |mapping: &ProxyMapping| {
+            let of = (&mapping.id, &mapping.account_id, &mapping.auth_token);
+            of == (&request.service_id, &request.account_id, &request.token)
+        };
+        if !state.snapshot.iter().any(sent) {
+            return Err(Status::unauthenticated("no mapping came with this token"));
+        }
+        state.registered.push(request);
+        Ok(Response::new(CreateProxyPeerResponse { success: true, error_message: None }))
     }
 
     async fn get_oidcurl(&self, _: Request<GetOidcurlRequest>) -> Result<Response<GetOidcurlResponse>, Status> {
@@ -256,9 +311,14 @@ impl ProxyService for Service {
 
     async fn validate_tunnel_peer(
         &self,
-        _: Request<ValidateTunnelPeerRequest>,
+        request: Request<ValidateTunnelPeerRequest>,
     ) -> Result<Response<ValidateTunnelPeerResponse>, Status> {
-        Err(Status::unimplemented("not in this script"))
+        self.seen(&request);
+        let request = request.into_inner();
+        let mut state = self.0.lock();
+        let verdict = state.doorkeeper.as_ref().map(|decide| decide(&request));
+        state.visits.push(request);
+        verdict.map(Response::new).ok_or_else(|| Status::unimplemented("not in this script"))
     }
 
     async fn check_llm_policy_limits(
@@ -273,5 +333,39 @@ impl ProxyService for Service {
         _: Request<RecordLlmUsageRequest>,
     ) -> Result<Response<RecordLlmUsageResponse>, Status> {
         Err(Status::unimplemented("not in this script"))
+    }
+}
+
+#[tonic::async_trait]
+impl Proxy for Service {
+    type StreamAccessLogsStream = Answers<AccessLogAck>;
+    type WatchPeersStream = Answers<PeerMap>;
+
+    async fn stream_access_logs(
+        &self,
+        _: Request<Streaming<AccessLogBatch>>,
+    ) -> Result<Response<Self::StreamAccessLogsStream>, Status> {
+        Err(Status::unimplemented("not in this script"))
+    }
+
+    async fn watch_peers(
+        &self,
+        request: Request<WatchPeersRequest>,
+    ) -> Result<Response<Self::WatchPeersStream>, Status> {
+        self.seen(&request);
+        let WatchPeersRequest { account_id, public_key } = request.into_inner();
+        let mut state = self.0.lock();
+        let ours = |peer: &CreateProxyPeerRequest| {
+            (&peer.account_id, &peer.wireguard_public_key) == (&account_id, &public_key)
+        };
+        if !state.registered.iter().any(ours) {
+            return Err(Status::not_found("nobody has this key"));
+        }
+        let map = state.maps.as_ref().and_then(|maps| maps.get(&account_id)).cloned();
+        let map = map.ok_or_else(|| Status::not_found("the account has no tunnel"))?;
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let _ = sender.send(Ok(map));
+        state.watching.push((account_id, sender));
+        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(receiver))))
     }
 }

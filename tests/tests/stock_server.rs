@@ -10,7 +10,7 @@ use postern_auth::session::SigningKey;
 use postern_model::{HostName, Principal};
 use postern_proto::management::{Authentication, HeaderAuth, ProxyMapping};
 use postern_tests::edge::{Edge as Proxy, TOKEN};
-use postern_tests::stock::{ACTIVE, ERROR, MODIFIED, REMOVED, State, Stock, mapping};
+use postern_tests::stock::{ACTIVE, ERROR, MODIFIED, REMOVED, State, Stock, TUNNEL_NOT_CREATED, mapping};
 use postern_tests::upstream::Upstream;
 use postern_tests::{eventually, within};
 use tokio_tungstenite::tungstenite::Message;
@@ -72,11 +72,11 @@ async fn a_target_behind_the_tunnel_is_never_dialled_over_the_hosts_network() {
     tunnelled.path[0].options = None;
     let server = Stock::start(with(vec![tunnelled, mapping("2", "more.test", &upstream.url())])).await;
     let proxy = Proxy::start(&server);
-    let reason = status(&server, "1", ERROR).await;
-    assert!(reason.contains("tunnel"), "{reason}");
+    let reason = status(&server, "1", TUNNEL_NOT_CREATED).await;
+    assert!(reason.contains("peer maps"), "{reason}");
     proxy.serves("more.test", "app").await;
     let (connections, requests) = (upstream.connections(), upstream.received().len());
-    assert!(proxy.client.tls("app.test").await.is_err());
+    assert_eq!(proxy.client.get("app.test", "/").await.status, 502);
     assert_eq!((upstream.connections(), upstream.received().len()), (connections, requests), "nothing was sent");
 }
 
@@ -95,7 +95,6 @@ async fn what_this_version_lacks_is_reported_and_never_served_open() {
         ("password", auth(|a| a.password = true)),
         ("PIN", auth(|a| a.pin = true)),
         ("OIDC", auth(|a| a.oidc = true)),
-        ("tunnel", ProxyMapping { private: true, ..plain() }),
         ("tcp", ProxyMapping { mode: "tcp".to_owned(), listen_port: 5432, ..plain() }),
         ("port", ProxyMapping { listen_port: 5432, ..plain() }),
         ("mode", ProxyMapping { mode: "quic".to_owned(), ..plain() }),
