@@ -65,9 +65,9 @@ impl Admission {
     }
 }
 
-/// The peer's user, or else the peer itself; of a site nobody says who it was.
+/// The peer's user, or else the peer itself. Of a site nobody says who it was: its groups have let it in, but are nobody's.
 fn principal(key: PublicKey, device: &Device, groups: BTreeSet<String>) -> Principal {
-    let user = device.user().filter(|_| !device.is_site());
+    let (user, groups) = if device.is_site() { (None, BTreeSet::new()) } else { (device.user(), groups) };
     Principal {
         subject: user.map_or_else(|| format!("peer:{key}"), |user| format!("user:{user}")),
         email: user.map(str::to_owned),

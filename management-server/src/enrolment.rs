@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use postern_model::{AccountId, HostName, PublicKey, Secret};
 
+use crate::absence::Absence;
 use crate::catalog::Published;
 use crate::clock::unix_now;
 use crate::desired::Endpoint;
@@ -13,7 +14,9 @@ use crate::peer_error::PeerError;
 use crate::peer_reports::{AddPeer, NewPeer, PeerChanges, PeerState, PeerStatus, TunnelProxy, TunnelStatus};
 use crate::peers::Peers;
 use crate::roster::{NewDevice, Roster};
+use crate::statuses::Statuses;
 use crate::wg_quick::{self, Conf, ProxySection};
+use crate::words;
 
 /// What people do with the peers of one account: add, look at, change, remove.
 #[derive(Clone, Debug)]
@@ -21,6 +24,7 @@ pub(crate) struct Enrolment {
     pub(crate) account: AccountId,
     pub(crate) peers: Arc<Peers>,
     pub(crate) hub: Arc<Hub>,
+    pub(crate) statuses: Arc<Statuses>,
     /// `[tunnel] endpoint`.
     pub(crate) endpoint: Option<Endpoint>,
 }
@@ -103,14 +107,30 @@ impl Enrolment {
         }
     }
 
-    /// Returns once some proxy can be named in a configuration.
-    pub(crate) async fn proxy_peer_ready(&self) {
-        let mut changes = self.peers.watch();
-        while self.proxies(&self.peers.roster(&self.account)).is_empty() {
-            if changes.changed().await.is_err() {
-                return;
+    /// Returns once the proxy in this process can be named in a configuration, or has said why not.
+    pub(crate) async fn proxy_peer_ready(&self) -> Result<(), String> {
+        let (mut arrivals, mut reports) = (self.peers.arrivals(), self.statuses.watch());
+        loop {
+            let roster = self.peers.roster(&self.account);
+            let named = |(_, peer, proxy): (u32, &Peer, &Proxy)| {
+                proxy.port != 0 && self.peers.is_in_process(&self.account, peer.key)
+            };
+            if roster.proxies().any(named) {
+                return Ok(());
+            }
+            if let Some((_, reason)) = self.absence().reason(|proxy| proxy.in_process) {
+                return Err(reason);
+            }
+            // Neither ends before what is held here.
+            tokio::select! {
+                _ = arrivals.changed() => {}
+                _ = reports.changed() => {}
             }
         }
+    }
+
+    fn absence(&self) -> Absence<'_> {
+        Absence { account: &self.account, hub: &self.hub, statuses: &self.statuses }
     }
 
     fn configured(
@@ -122,8 +142,13 @@ impl Enrolment {
         let roster = self.peers.roster(&self.account);
         let peer = self.status(&roster, name)?;
         let (number, kept, device) = roster.device(name)?;
-        let mut warnings: Vec<String> = peer.sentence.clone().into_iter().collect();
+        let mut warnings: Vec<String> = peer.sentence.iter().chain(&peer.warnings).cloned().collect();
         let proxies = self.sections(&roster, endpoint, &mut warnings);
+        if !roster.proxies().any(|(_, peer, _)| self.peers.is_here(&self.account, peer.key)) {
+            let again = format!("; then print the configuration again with `postern peer show {name}`");
+            let again = if proxies.is_empty() { again.as_str() } else { "" };
+            warnings.push(self.absence().sentence() + again);
+        }
         let serving = proxies.first().map(|proxy| proxy.addresses[0]);
         let services = serving.map(|at| self.opened(device).map(|host| (at, host)).collect()).unwrap_or_default();
         let conf = Conf {
@@ -154,6 +179,7 @@ impl Enrolment {
             state,
             sentence: state.sentence(name, device.user()),
             opens: self.opened(device).collect(),
+            warnings: unsaid(device),
         })
     }
 
@@ -185,11 +211,6 @@ impl Enrolment {
     fn sections(&self, roster: &Roster, given: Option<Endpoint>, warnings: &mut Vec<String>) -> Vec<ProxySection> {
         let mut given = given.or_else(|| self.endpoint.clone());
         let proxies = self.proxies(roster);
-        if proxies.is_empty() {
-            let sentence = "no proxy has a tunnel yet, so the configuration names none; publish a service that needs one, \
-                            then print it again with `postern peer show`";
-            warnings.push(sentence.to_owned());
-        }
         let mut sections = Vec::new();
         for (at, (number, peer, proxy)) in proxies.into_iter().enumerate() {
             let endpoint = match (given.take(), reachable(&proxy.cluster)) {
@@ -209,6 +230,20 @@ impl Enrolment {
         }
         sections
     }
+}
+
+/// What proxies leave away of who a device is, because it cannot stand in a field.
+fn unsaid(device: &Device) -> Vec<String> {
+    if device.is_site() {
+        return Vec::new();
+    }
+    let user = device.user().filter(|user| !words::is_sayable(user)).map(|user| {
+        format!("upstreams are not told the user {user}: X-NetBird-User takes ASCII alone; choose such a name")
+    });
+    let groups = device.all_groups().into_iter().filter(|group| !words::is_sayable(group)).map(|group| {
+        format!("upstreams are not told the group {group}: X-NetBird-Groups takes ASCII alone; choose such a name")
+    });
+    user.into_iter().chain(groups).collect()
 }
 
 fn parse_endpoint(text: &str) -> Result<Endpoint, PeerError> {

@@ -45,6 +45,8 @@ pub(crate) struct Connected {
     /// The connection that carries the stream, and by NetBird's rule every other call of the proxy.
     pub(crate) connection: u64,
     pub(crate) since: i64,
+    /// It runs in this process.
+    pub(crate) in_process: bool,
 }
 
 /// Why a mapping stream is ended from here.
@@ -211,7 +213,14 @@ mod tests {
     fn connected(id: &str) -> Connected {
         let init = SyncMappingsInit { proxy_id: id.into(), address: "x".into(), ..SyncMappingsInit::default() };
         let hello = Hello::from_init(init).expect("good");
-        Connected { account: account(), hello, token: String::new(), connection: 0, since: unix_now() }
+        Connected {
+            account: account(),
+            hello,
+            token: String::new(),
+            connection: 0,
+            since: unix_now(),
+            in_process: false,
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! identity (generation) of the key that is. Each change is computed on a copy, written down as a difference, and only then
 //! published to whoever watches: the peer maps of proxies, and the steward, whose services may lead to a peer.
 
+mod absence;
 mod access_log;
 pub mod admin;
 mod admission;

@@ -19,8 +19,8 @@ pub(crate) struct OneTimeTokens(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    valid: HashMap<Hash, Bound>,
-    /// Oldest first; what was redeemed is here until its time is over.
+    known: HashMap<Hash, Bound>,
+    /// Oldest first.
     ends: VecDeque<(Instant, Hash)>,
 }
 
@@ -30,6 +30,7 @@ type Hash = [u8; 32];
 struct Bound {
     account: AccountId,
     service: ServiceId,
+    redeemed: bool,
 }
 
 /// The system has no randomness.
@@ -50,21 +51,27 @@ impl OneTimeTokens {
         let mut inner = self.0.lock();
         inner.expire(now);
         let hash = hash(token.expose());
-        inner.valid.insert(hash, Bound { account: account.clone(), service: service.clone() });
+        inner.known.insert(hash, Bound { account: account.clone(), service: service.clone(), redeemed: false });
         inner.ends.push_back((now + LIFE, hash));
         Ok(OneTimeToken(token))
     }
 
-    /// Whether the token is good for this; then it never is again. Asked for something else, it stays.
+    /// Whether the token is good for this; then it never is again, unless it is given back. Asked for something else, it
+    /// stays.
     pub(crate) fn redeem(&self, token: &str, account: &AccountId, service: &ServiceId, now: Instant) -> bool {
         let mut inner = self.0.lock();
         inner.expire(now);
-        let hash = hash(token);
-        let good = inner.valid.get(&hash).is_some_and(|bound| bound.account == *account && bound.service == *service);
-        if good {
-            inner.valid.remove(&hash);
-        }
+        let Some(bound) = inner.known.get_mut(&hash(token)) else { return false };
+        let good = !bound.redeemed && bound.account == *account && bound.service == *service;
+        bound.redeemed |= good;
         good
+    }
+
+    /// What it was redeemed for did not come about: it is good again for what is left of its time.
+    pub(crate) fn give_back(&self, token: &str) {
+        if let Some(bound) = self.0.lock().known.get_mut(&hash(token)) {
+            bound.redeemed = false;
+        }
     }
 }
 
@@ -72,7 +79,7 @@ impl Inner {
     fn expire(&mut self, now: Instant) {
         while self.ends.len() >= MOST || self.ends.front().is_some_and(|(end, _)| *end <= now) {
             let Some((_, hash)) = self.ends.pop_front() else { return };
-            self.valid.remove(&hash);
+            self.known.remove(&hash);
         }
     }
 }
@@ -106,11 +113,17 @@ mod tests {
         assert!(!redeem(&token, "b", "s", 0) && !redeem(&token, "a", "t", 0), "bound to both");
         assert!(redeem(&token, "a", "s", 299), "and not used up by that");
         assert!(!redeem(&token, "a", "s", 299), "once");
+        tokens.give_back(token.expose());
+        assert!(redeem(&token, "a", "s", 299) && !redeem(&token, "a", "s", 299), "once again");
+        tokens.give_back(token.expose());
+        assert!(!redeem(&token, "a", "s", 300), "too old, given back or not");
+        tokens.give_back(token.expose());
+        assert!(!redeem(&token, "a", "s", 300));
         let late = make();
         assert!(!redeem(&late, "a", "s", 300), "too old");
         assert!(!redeem(&Secret::from(""), "a", "s", 0));
         let inner = tokens.0.lock();
-        assert!(inner.valid.is_empty() && inner.ends.is_empty(), "nothing is left behind");
+        assert!(inner.known.is_empty() && inner.ends.is_empty(), "nothing is left behind");
     }
 
     #[test]
@@ -122,7 +135,7 @@ mod tests {
             last = tokens.make(&account("a"), &service("s"), now).expect("random").0;
         }
         let inner = tokens.0.lock();
-        assert_eq!((inner.valid.len(), inner.ends.len()), (MOST, MOST));
+        assert_eq!((inner.known.len(), inner.ends.len()), (MOST, MOST));
         drop(inner);
         assert!(!tokens.redeem(first.expose(), &account("a"), &service("s"), now));
         assert!(tokens.redeem(last.expose(), &account("a"), &service("s"), now));

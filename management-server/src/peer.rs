@@ -66,14 +66,11 @@ impl Device {
         }
     }
 
-    /// Whoever is behind such a range comes with the same key, so nobody there is taken for a user.
+    /// Whoever is behind it comes with the same key, so nobody there is taken for a user: not behind a range, and not behind
+    /// a single address besides its own either.
     pub(crate) fn is_site(&self) -> bool {
-        is_site(&self.site)
+        !self.site.is_empty()
     }
-}
-
-pub(crate) fn is_site(ranges: &[IpNet]) -> bool {
-    ranges.iter().any(|range| range.prefix_len() != range.max_prefix_len())
 }
 
 /// Whose device it is.

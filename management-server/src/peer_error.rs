@@ -6,7 +6,9 @@ use crate::store::StoreError;
 #[derive(Debug, thiserror::Error)]
 pub enum PeerError {
     /// The name is none.
-    #[error("a peer's name has 1 to 64 letters, digits, hyphens, dots and underscores; choose another name")]
+    #[error(
+        "a peer's name has 1 to 64 letters, digits, hyphens, dots and underscores, a letter or a digit first; choose another name"
+    )]
     Name,
     /// The name is another's.
     #[error("there is a peer named {0} already; choose another name, or remove that one first")]
@@ -34,7 +36,7 @@ pub enum PeerError {
     #[error("the key is that of {0} already; make a key of its own with `wg genkey`")]
     KeyTaken(String),
     /// Whoever is behind a site comes with its key.
-    #[error("a site stands for a network and never for a user; leave the user or the ranges away")]
+    #[error("a peer with a site stands for whoever is there and never for a user; leave the user or the ranges away")]
     SiteOfUser,
     /// A range with bits after its prefix.
     #[error("{range} has bits after its prefix; write {}", .range.trunc())]

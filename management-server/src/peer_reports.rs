@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// A peer to be added to the tunnel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddPeer {
-    /// 1 to 64 letters, digits, hyphens, dots and underscores; no two peers share one.
+    /// 1 to 64 letters, digits, hyphens, dots and underscores, a letter or a digit first; no two peers share one.
     pub name: String,
     /// Whose it is. Upstreams hear this name; it need not be a user of the configuration.
     pub user: Option<String>,
@@ -19,7 +19,7 @@ pub struct AddPeer {
     pub public_key: Option<String>,
     /// Where the peer reaches the proxy, as `HOST:PORT`, if not at `endpoint` of `[tunnel]`.
     pub endpoint: Option<String>,
-    /// The ranges of a network behind the peer; such a peer is a site, never a user.
+    /// What lies behind the peer, networks or single addresses; such a peer is a site, never a user.
     pub site: Vec<IpNet>,
     /// From when on it is nobody, in seconds since 1970.
     pub expires: Option<i64>,
@@ -109,7 +109,7 @@ pub struct PeerStatus {
     pub user: Option<String>,
     /// Its own groups and those that its user has in the configuration.
     pub groups: BTreeSet<String>,
-    /// The ranges of the network behind it.
+    /// What lies behind it; a peer with anything there is a site.
     pub site: Vec<IpNet>,
     /// From when on it is nobody, in seconds since 1970, as every time here.
     pub expires: Option<i64>,
@@ -121,6 +121,8 @@ pub struct PeerStatus {
     pub sentence: Option<String>,
     /// The hosts of the private services that it opens.
     pub opens: Vec<String>,
+    /// What upstreams do not hear of it, one sentence each; usually nothing.
+    pub warnings: Vec<String>,
 }
 
 /// A peer and what to give to its WireGuard.
@@ -130,7 +132,7 @@ pub struct NewPeer {
     pub peer: PeerStatus,
     /// The text of a wg-quick file. The private key is in it only where it was made for this very answer.
     pub conf: String,
-    /// What people should know before they use it, one sentence each; usually nothing.
+    /// What people should know before they use it, one sentence each, the peer's own among them; usually nothing.
     pub warnings: Vec<String>,
 }
 

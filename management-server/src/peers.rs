@@ -35,6 +35,7 @@ pub(crate) struct Peers {
     /// Held from the look at a roster to the change of it.
     changing: Arc<tokio::sync::Mutex<()>>,
     seen: Mutex<HashMap<(AccountId, PublicKey), Seen>>,
+    entered: watch::Sender<()>,
 }
 
 pub(crate) type Rosters = BTreeMap<AccountId, Arc<Roster>>;
@@ -43,6 +44,8 @@ pub(crate) type Rosters = BTreeMap<AccountId, Arc<Roster>>;
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     streams: usize,
+    /// Those of them that come from this process.
+    in_process: usize,
     /// The end of the last one.
     until: i64,
 }
@@ -62,6 +65,7 @@ pub(crate) struct Change {
 pub(crate) struct Presence {
     peers: Arc<Peers>,
     of: (AccountId, PublicKey),
+    in_process: bool,
 }
 
 impl Peers {
@@ -85,6 +89,7 @@ impl Peers {
             rosters: watch::Sender::new(Arc::new(rosters)),
             changing: Arc::default(),
             seen: Mutex::default(),
+            entered: watch::Sender::default(),
         })
     }
 
@@ -122,20 +127,35 @@ impl Peers {
     }
 
     /// A proxy hears of peers from now on.
-    pub(crate) fn enter(self: &Arc<Self>, account: &AccountId, key: PublicKey) -> Presence {
+    pub(crate) fn enter(self: &Arc<Self>, account: &AccountId, key: PublicKey, in_process: bool) -> Presence {
         let of = (account.clone(), key);
-        self.seen.lock().entry(of.clone()).or_insert(Seen { streams: 0, until: 0 }).streams += 1;
-        Presence { peers: self.clone(), of }
+        let mut all = self.seen.lock();
+        let seen = all.entry(of.clone()).or_insert(Seen { streams: 0, in_process: 0, until: 0 });
+        seen.streams += 1;
+        seen.in_process += usize::from(in_process);
+        drop(all);
+        self.entered.send_replace(());
+        Presence { peers: self.clone(), of, in_process }
+    }
+
+    /// Tells of every proxy that enters.
+    pub(crate) fn arrivals(&self) -> watch::Receiver<()> {
+        self.entered.subscribe()
     }
 
     pub(crate) fn is_here(&self, account: &AccountId, key: PublicKey) -> bool {
         self.seen.lock().get(&(account.clone(), key)).is_some_and(|seen| seen.streams > 0)
     }
 
+    /// Whether it is the proxy in this process.
+    pub(crate) fn is_in_process(&self, account: &AccountId, key: PublicKey) -> bool {
+        self.seen.lock().get(&(account.clone(), key)).is_some_and(|seen| seen.in_process > 0)
+    }
+
     /// Writes down when proxies were here, and forgets those that did not come back.
     pub(crate) async fn tidy(self: &Arc<Self>, now: i64) -> Result<(), PeerError> {
         let mut seen: BTreeMap<AccountId, BTreeMap<PublicKey, i64>> = BTreeMap::new();
-        self.seen.lock().retain(|(account, key), Seen { streams, until }| {
+        self.seen.lock().retain(|(account, key), Seen { streams, until, .. }| {
             let at = if *streams > 0 { now } else { *until };
             seen.entry(account.clone()).or_default().insert(*key, at);
             *streams > 0
@@ -209,6 +229,7 @@ impl Drop for Presence {
     fn drop(&mut self) {
         if let Some(seen) = self.peers.seen.lock().get_mut(&self.of) {
             seen.streams -= 1;
+            seen.in_process -= usize::from(self.in_process);
             seen.until = unix_now();
         }
     }
@@ -291,10 +312,10 @@ mod tests {
                 Proxy { name: "p".into(), cluster: "c".into(), in_process: false, port: 1, last_seen: peers.started };
             peers.register(&account(), key(n), proxy).await.expect("registers");
         }
-        let here = peers.enter(&account(), key(1));
+        let here = peers.enter(&account(), key(1), false);
         let known = || peers.roster(&account()).proxies().map(|(number, ..)| number).collect::<Vec<_>>();
         peers.tidy(peers.started + 10).await.expect("writes");
-        drop(peers.enter(&account(), key(2)));
+        drop(peers.enter(&account(), key(2), false));
         peers.tidy(peers.started + KEPT).await.expect("writes");
         assert_eq!(known(), [1, 2, 3]);
         let seen = |n: u8| {

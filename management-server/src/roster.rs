@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use postern_model::{Generation, MappedPeer, PeerMap, PublicKey};
 
 use crate::network::{Network, is_nobodys, overlap};
-use crate::peer::{Delta, Device, Kept, Owner, Peer, Proxy, Role, Standing, is_site};
+use crate::peer::{Delta, Device, Kept, Owner, Peer, Proxy, Role, Standing};
 use crate::peer_error::PeerError;
 use crate::peer_reports::{PeerChanges, PeerState};
 use crate::words;
@@ -361,7 +361,7 @@ fn check(device: &Device, end: Option<i64>, now: i64) -> Result<(), PeerError> {
     if !device.groups.iter().all(|group| words::is_group(group)) {
         return Err(PeerError::Group);
     }
-    if device.owner.is_some() && is_site(&device.site) {
+    if device.owner.is_some() && device.is_site() {
         return Err(PeerError::SiteOfUser);
     }
     if end.is_some_and(|end| end <= now) {

@@ -131,7 +131,7 @@ pub struct Running {
     hub: Arc<Hub>,
     enrolment: Enrolment,
     pub(crate) logs: Arc<AccessLogs>,
-    store: Store,
+    pub(crate) store: Store,
     pub(crate) problems: Arc<Problems>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
@@ -219,10 +219,13 @@ impl Running {
         result.await.map_err(|_| ApplyError::Stopping)?
     }
 
-    /// Returns once a proxy is in the tunnel, so that configurations can name it. Proxies go there when the first service
-    /// needs it.
-    pub async fn proxy_peer_ready(&self) {
-        self.enrolment.proxy_peer_ready().await;
+    /// Returns once the proxy in this process, and no other, is in the tunnel, so that configurations name it. It goes there
+    /// when the first service needs it.
+    ///
+    /// # Errors
+    /// As soon as it has said that it has no tunnel: why, in one sentence.
+    pub async fn proxy_peer_ready(&self) -> Result<(), String> {
+        self.enrolment.proxy_peer_ready().await
     }
 
     /// Ends every stream, takes leave of every proxy, and writes down what is known.

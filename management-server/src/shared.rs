@@ -64,7 +64,7 @@ impl Shared {
             started: unix_now(),
             listener,
             file: steward.file(),
-            enrolment: Enrolment { account, peers, hub, endpoint },
+            enrolment: Enrolment { account, peers, hub, statuses: self.statuses.clone(), endpoint },
             hub: self.hub.clone(),
             tokens: self.tokens.clone(),
             statuses: self.statuses.clone(),

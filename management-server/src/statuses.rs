@@ -2,13 +2,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use parking_lot::Mutex;
 use postern_model::{ServiceId, StatusUpdate};
+use tokio::sync::watch;
 
 use crate::clock::unix_now;
 use crate::store::StoredStatus;
 
 /// What proxies last said of each service: in memory, and handed to the store by whoever asks for what is new.
 #[derive(Debug, Default)]
-pub(crate) struct Statuses(Mutex<Inner>);
+pub(crate) struct Statuses {
+    inner: Mutex<Inner>,
+    reported: watch::Sender<()>,
+}
 
 /// A service, and the proxy that speaks of it.
 pub(crate) type Of = (ServiceId, String);
@@ -19,6 +23,8 @@ struct Inner {
     by_service: BTreeMap<ServiceId, BTreeMap<String, StoredStatus>>,
     unwritten: BTreeSet<Of>,
     gone: BTreeSet<Of>,
+    /// Said since this process has started, by proxies as they are now.
+    current: BTreeSet<Of>,
 }
 
 impl Statuses {
@@ -28,21 +34,29 @@ impl Statuses {
             let of_service = inner.by_service.entry(status.status.service.clone()).or_default();
             of_service.insert(status.proxy.clone(), status);
         }
-        Self(Mutex::new(inner))
+        Self { inner: Mutex::new(inner), reported: watch::Sender::default() }
     }
 
     pub(crate) fn report(&self, proxy: &str, status: StatusUpdate) {
-        let mut inner = self.0.lock();
-        let service = status.service.clone();
-        let of_service = inner.by_service.entry(service.clone()).or_default();
-        if of_service.get(proxy).is_some_and(|before| before.status == status) {
+        let mut inner = self.inner.lock();
+        let of = (status.service.clone(), proxy.to_owned());
+        let news = inner.current.insert(of.clone());
+        let of_service = inner.by_service.entry(status.service.clone()).or_default();
+        if of_service.get(proxy).is_none_or(|before| before.status != status) {
+            let stored = StoredStatus { proxy: proxy.to_owned(), status, reported: unix_now() };
+            of_service.insert(proxy.to_owned(), stored);
+            inner.gone.remove(&of);
+            inner.unwritten.insert(of);
+        } else if !news {
             return;
         }
-        let stored = StoredStatus { proxy: proxy.to_owned(), status, reported: unix_now() };
-        of_service.insert(proxy.to_owned(), stored);
-        let of = (service, proxy.to_owned());
-        inner.gone.remove(&of);
-        inner.unwritten.insert(of);
+        drop(inner);
+        self.reported.send_replace(());
+    }
+
+    /// Tells of every report that says something else.
+    pub(crate) fn watch(&self) -> watch::Receiver<()> {
+        self.reported.subscribe()
     }
 
     /// Forgets services that are no more.
@@ -57,14 +71,15 @@ impl Statuses {
     }
 
     fn retain(&self, mut stays: impl FnMut(&ServiceId, &str) -> bool) {
-        let mut inner = self.0.lock();
-        let Inner { by_service, unwritten, gone } = &mut *inner;
+        let mut inner = self.inner.lock();
+        let Inner { by_service, unwritten, gone, current } = &mut *inner;
         by_service.retain(|service, of_service| {
             of_service.retain(|proxy, _| {
                 let stays = stays(service, proxy);
                 if !stays {
                     let of = (service.clone(), proxy.clone());
                     unwritten.remove(&of);
+                    current.remove(&of);
                     gone.insert(of);
                 }
                 stays
@@ -75,12 +90,19 @@ impl Statuses {
 
     /// What was said of a service, by proxy.
     pub(crate) fn of(&self, service: &ServiceId) -> Vec<StoredStatus> {
-        self.0.lock().by_service.get(service).map(|all| all.values().cloned().collect()).unwrap_or_default()
+        self.inner.lock().by_service.get(service).map(|all| all.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// What a proxy has said of a service in this run.
+    pub(crate) fn current(&self, service: &ServiceId, proxy: &str) -> Option<StatusUpdate> {
+        let inner = self.inner.lock();
+        let said = inner.current.contains(&(service.clone(), proxy.to_owned()));
+        Some(inner.by_service.get(service).filter(|_| said)?.get(proxy)?.status.clone())
     }
 
     /// What the store does not know yet: statuses gone, and statuses since.
     pub(crate) fn take_unwritten(&self) -> (Vec<Of>, Vec<StoredStatus>) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         let gone = std::mem::take(&mut inner.gone);
         let unwritten = std::mem::take(&mut inner.unwritten);
         let status = |(service, proxy): &Of| inner.by_service.get(service)?.get(proxy).cloned();
@@ -119,6 +141,26 @@ mod tests {
             1 => (0..3_u8).prop_map(Step::ProxyGoes),
             1 => Just(Step::Write),
         ]
+    }
+
+    #[test]
+    fn what_was_said_in_an_earlier_run_is_not_current() {
+        let (before, app) = (Statuses::default(), service(0));
+        before.report("p", status(app.clone(), false));
+        let statuses = Statuses::new(before.of(&app));
+        let mut reports = statuses.watch();
+        assert_eq!((statuses.of(&app).len(), statuses.current(&app, "p")), (1, None));
+        statuses.report("p", status(app.clone(), false));
+        assert!(reports.has_changed().expect("there"), "the same, but of now");
+        reports.mark_unchanged();
+        assert_eq!(statuses.current(&app, "p"), Some(status(app.clone(), false)));
+        assert_eq!(statuses.take_unwritten().1.len(), 0, "it is written down already");
+        statuses.report("p", status(app.clone(), false));
+        assert!(!reports.has_changed().expect("there"));
+        statuses.report("p", status(app.clone(), true));
+        assert!(reports.has_changed().expect("there"));
+        statuses.retain_proxies(|_| false);
+        assert!(statuses.current(&app, "p").is_none() && statuses.inner.lock().current.is_empty());
     }
 
     proptest! {
@@ -161,7 +203,7 @@ mod tests {
                     prop_assert_eq!(said.collect::<Vec<_>>(), meant.collect::<Vec<_>>());
                 }
             }
-            let held = statuses.0.lock();
+            let held = statuses.inner.lock();
             prop_assert!(held.by_service.values().all(|of_service| !of_service.is_empty()), "nothing is left behind");
         }
     }

@@ -46,7 +46,9 @@ pub(crate) struct Bearer {
 /// Why a token is not added or removed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TokenError {
-    #[error("a token name has 1 to 64 letters, digits, hyphens, dots and underscores; choose another name")]
+    #[error(
+        "a token name has 1 to 64 letters, digits, hyphens, dots and underscores, a letter or a digit first; choose another name"
+    )]
     Name,
     #[error("there is a token named {0} already; choose another name, or remove that one first")]
     Taken(String),
@@ -257,7 +259,7 @@ mod tests {
             assert_eq!(status.code(), tonic::Code::Unauthenticated);
             assert!(status.message().contains(why), "{}", status.message());
         }
-        for name in ["", "a b", "ä", &"x".repeat(65)] {
+        for name in ["", ".", "..", "a b", "ä", &"x".repeat(65)] {
             assert!(matches!(tokens.add(name, &account()).await, Err(TokenError::Name)), "{name:?}");
         }
     }

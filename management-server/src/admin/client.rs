@@ -35,9 +35,12 @@ pub enum AdminError {
         /// The folder.
         data_dir: PathBuf,
     },
-    /// It said no.
+    /// What was asked for cannot be: whoever asked has to ask for something else.
     #[error("{0}")]
     Refused(String),
+    /// It could not do what was asked for.
+    #[error("{0}")]
+    Failed(String),
     /// It does not answer, or not as expected.
     #[error("the postern on {} does not answer as it should: {detail}; look into its log", .data_dir.display())]
     Broken {
@@ -170,6 +173,11 @@ impl Client {
         query: Option<(&str, &str)>,
         body: Option<&impl Serialize>,
     ) -> Result<Bytes, AdminError> {
+        // As steps of a path they would lead elsewhere.
+        if let Some(name) = path.iter().find(|part| matches!(**part, "" | "." | "..")) {
+            let sentence = format!("`{name}` is no name, names begin with a letter or a digit; give the name of one");
+            return Err(AdminError::Refused(sentence));
+        }
         let mut url = Url::parse("http://postern/v1/").expect("a URL");
         url.path_segments_mut().expect("it has a path").pop_if_empty().extend(path);
         url.query_pairs_mut().extend_pairs(query);
@@ -188,7 +196,8 @@ impl Client {
             return Ok(bytes);
         }
         match serde_json::from_slice::<Problem>(&bytes) {
-            Ok(problem) => Err(AdminError::Refused(problem.message)),
+            Ok(problem) if status.is_client_error() => Err(AdminError::Refused(problem.message)),
+            Ok(problem) => Err(AdminError::Failed(problem.message)),
             Err(_) => Err(self.broken(&status)),
         }
     }

@@ -14,6 +14,10 @@ use crate::tokens::Bearer;
 
 use super::mappings::removed;
 
+/// For whoever looks at the proxy. One that hears it asks for its mappings again.
+const UNKNOWN: &str = "the management server does not know this proxy's key in the tunnel; the proxy makes it known with the \
+                       next mappings that it is sent, so wait a moment, or else restart it";
+
 /// The peer maps of one proxy: the first at once, then another whenever it is different. A proxy that is slow misses some,
 /// never the newest.
 pub(super) struct PeerMaps {
@@ -35,7 +39,7 @@ impl PeerMaps {
         stop: CancellationToken,
     ) -> Result<Self, Status> {
         map(peers, &of)?;
-        let (changes, presence) = (peers.watch(), peers.enter(&of.account, of.key));
+        let (changes, presence) = (peers.watch(), peers.enter(&of.account, of.key, bearer.internal));
         Ok(Self { peers: peers.clone(), changes, of, sent: None, bearer, stop, _presence: presence })
     }
 
@@ -69,7 +73,7 @@ impl PeerMaps {
 
 fn map(peers: &Peers, of: &Watch) -> Result<PeerMap, Status> {
     let map = peers.roster(&of.account).map(of.key, peers.mtu(), unix_now());
-    let map = map.ok_or_else(|| Status::not_found("no proxy has registered this key; call CreateProxyPeer first"))?;
+    let map = map.ok_or_else(|| Status::not_found(UNKNOWN))?;
     Ok(peer_map_to_wire(&map))
 }
 

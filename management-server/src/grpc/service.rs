@@ -71,6 +71,7 @@ impl Rpc {
             token: caller.bearer.name.clone(),
             connection: caller.connection.id,
             since: unix_now(),
+            in_process: caller.bearer.internal,
         };
         let seat = self.hub.join(connected).map_err(status_of)?;
         Ok(Mappings::new(seat, caller.bearer.clone(), capabilities, self.one_time.clone(), acks))
@@ -183,10 +184,15 @@ impl ProxyService for Rpc {
             port: ask.port,
             last_seen: unix_now(),
         };
-        match self.peers.register(&ask.account, ask.key, proxy).await {
-            Ok(()) => Ok(Response::new(wire::CreateProxyPeerResponse { success: true, error_message: None })),
-            Err(error @ PeerError::Store(_)) => Err(Status::internal(error.to_string())),
-            Err(error) => Ok(Response::new(not_created(&error))),
+        // A caller that hangs up before has used its token: it may be a peer by then.
+        let Err(error) = self.peers.register(&ask.account, ask.key, proxy).await else {
+            return Ok(Response::new(wire::CreateProxyPeerResponse { success: true, error_message: None }));
+        };
+        self.one_time.give_back(ask.token.0.expose());
+        match error {
+            error @ PeerError::Store(_) => Err(Status::internal(error.to_string())),
+            error @ PeerError::Stopping => Err(Status::unavailable(error.to_string())),
+            error => Ok(Response::new(not_created(&error))),
         }
     }
 

@@ -102,6 +102,8 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
         (site("new", 7, &["10.8.0.1/24"]), "write 10.8.0.0/24"),
         (site("new", 7, &["10.8.0.0/24", "10.8.0.7/32"]), "another range of the same peer"),
         (NewDevice { user: Some("alice".into()), ..site("new", 7, &["10.8.0.0/24"]) }, "never for a user"),
+        (NewDevice { user: Some("alice".into()), ..site("new", 7, &["10.8.0.7/32"]) }, "never for a user"),
+        (NewDevice { user: Some("alice".into()), ..site("new", 7, &["2001:db9::7/128"]) }, "never for a user"),
     ];
     for (new, why) in cases {
         let before = roster.clone();
@@ -111,9 +113,12 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
     }
     roster.add(NewDevice { user: Some("alice".into()), ..device("new", 7) }, 5).expect("its good twin");
     roster.add(site("other", 8, &["10.8.0.0/24"]), 5).expect("its good twin");
+    roster.add(site("printers", 9, &["10.7.0.5/32", "10.7.0.6/32"]), 5).expect("its good twin");
     let before = roster.clone();
     let to_user = PeerChanges { user: crate::peer_reports::Update::To("alice".into()), ..PeerChanges::default() };
-    assert!(matches!(roster.set("office", &to_user, 5), Err(PeerError::SiteOfUser)));
+    for site in ["office", "printers"] {
+        assert!(matches!(roster.set(site, &to_user, 5), Err(PeerError::SiteOfUser)), "{site}");
+    }
     assert!(matches!(roster.set("nobody", &to_user, 5), Err(PeerError::Unknown(_))));
     assert!(matches!(roster.remove("nobody", 5), Err(PeerError::Unknown(_))));
     assert_eq!(roster, before);

@@ -31,6 +31,15 @@ async fn tokens_are_added_listed_and_removed() {
         let refused = admin.add_token(name).await.expect_err(name);
         assert!(matches!(&refused, AdminError::Refused(message) if message.contains(why)), "{refused}");
     }
+    for name in ["", ".", ".."] {
+        let refused = admin.add_token(name).await.map(drop).expect_err(name);
+        assert!(refused.to_string().contains("a letter or a digit first"), "{refused}");
+        let refused = admin.remove_token(name).await.expect_err(name);
+        assert!(
+            matches!(&refused, AdminError::Refused(message) if message.contains("is no name")),
+            "never a path elsewhere: {refused}"
+        );
+    }
     world.connect_with(&made.token).await.sync("p").await.expect("opens").snapshot().await;
     let world = world.restart("# nothing").await;
     let admin = world.admin();

@@ -1,7 +1,7 @@
 //! Peers as people add and change them.
 
 use postern_model::PublicKey;
-use postern_proto::management::{CreateProxyPeerRequest, ProxyCapabilities};
+use postern_proto::management::{CreateProxyPeerRequest, ProxyCapabilities, ProxyStatus, SendStatusUpdateRequest};
 use postern_proto::postern::v1::WatchPeersRequest;
 
 use super::*;
@@ -24,10 +24,16 @@ async fn tunnel(
     key: u8,
     private: bool,
 ) -> (Sync, Streaming<postern_proto::postern::v1::PeerMap>) {
-    let calls = world.connect().await;
-    let capabilities = ProxyCapabilities { supports_private_service: Some(private), ..ProxyCapabilities::default() };
-    let init = SyncMappingsInit { capabilities: Some(capabilities), ..init(id) };
-    let mut sync = calls.sync_as(init).await.expect("opens");
+    tunnel_over(world.connect().await, id, key, private).await
+}
+
+async fn tunnel_over(
+    calls: Calls,
+    id: &str,
+    key: u8,
+    private: bool,
+) -> (Sync, Streaming<postern_proto::postern::v1::PeerMap>) {
+    let mut sync = calls.sync_as(able(id, private)).await.expect("opens");
     let mapping = sync.snapshot().await.into_iter().find(|mapping| mapping.id == "public").expect("told");
     let key = PublicKey([key; 32]).to_string();
     let ask = CreateProxyPeerRequest {
@@ -39,10 +45,31 @@ async fn tunnel(
         listen_port: 51_820,
     };
     assert!(calls.proxy.clone().create_proxy_peer(ask).await.expect("answers").into_inner().success);
-    let ask = WatchPeersRequest { account_id: "default".into(), public_key: key };
+    let maps = watch(&calls, PublicKey::parse(&key).expect("a key")).await;
+    (sync, maps)
+}
+
+fn able(id: &str, private: bool) -> SyncMappingsInit {
+    let capabilities = ProxyCapabilities { supports_private_service: Some(private), ..ProxyCapabilities::default() };
+    SyncMappingsInit { capabilities: Some(capabilities), ..init(id) }
+}
+
+async fn watch(calls: &Calls, key: PublicKey) -> Streaming<postern_proto::postern::v1::PeerMap> {
+    let ask = WatchPeersRequest { account_id: "default".into(), public_key: key.to_string() };
     let mut maps = calls.logs.clone().watch_peers(ask).await.expect("opens").into_inner();
     maps.message().await.expect("no error").expect("a map");
-    (sync, maps)
+    maps
+}
+
+async fn no_tunnel(calls: &Calls, service: &str, why: &str) {
+    let report = SendStatusUpdateRequest {
+        service_id: service.into(),
+        account_id: "default".into(),
+        status: ProxyStatus::TunnelNotCreated.into(),
+        error_message: Some(why.to_owned()),
+        ..SendStatusUpdateRequest::default()
+    };
+    calls.proxy.clone().send_status_update(report).await.expect("taken");
 }
 
 fn line<'t>(conf: &'t str, key: &str) -> Vec<&'t str> {
@@ -54,12 +81,13 @@ async fn a_peer_gets_a_configuration_that_works_as_it_is() {
     let world = World::new(FILE).await;
     let admin = world.admin();
     let early = admin.add_peer(&peer("early")).await.expect("adds");
-    assert!(early.warnings.len() == 1 && early.warnings[0].contains("no proxy has a tunnel yet"), "{early:?}");
+    assert!(early.warnings.len() == 1 && early.warnings[0].contains("no proxy is connected"), "{early:?}");
     assert!(line(&early.conf, "PublicKey").is_empty(), "{}", early.conf);
 
     let ready = world.running.proxy_peer_ready();
-    let (streams, ()) =
-        tokio::join!(tunnel(&world, "up", 7, true), async { timeout(LONG, ready).await.expect("ready") });
+    let (streams, ()) = tokio::join!(tunnel(&world, "up", 7, true), async {
+        timeout(LONG, ready).await.expect("in time").expect("ready");
+    });
     let ask = AddPeer { user: Some("alice".into()), ..peer("laptop") };
     let added = admin.add_peer(&ask).await.expect("adds");
     assert!(!format!("{added:?}").contains("PrivateKey"), "{added:?}");
@@ -178,6 +206,9 @@ async fn what_is_wrong_with_a_peer_is_told_in_one_sentence() {
     for (ask, why) in [
         (peer("office"), "already"),
         (peer("a b"), "1 to 64"),
+        (peer("."), "a letter or a digit first"),
+        (peer(".."), "a letter or a digit first"),
+        (peer("-x"), "a letter or a digit first"),
         (with(|ask| ask.public_key = Some("short".into())), "wg pubkey"),
         (with(|ask| ask.endpoint = Some("vpn".into())), "`vpn` is not an endpoint"),
         (with(|ask| ask.endpoint = Some("a:1\nPostUp = rm".into())), "not an endpoint"),
@@ -190,4 +221,110 @@ async fn what_is_wrong_with_a_peer_is_told_in_one_sentence() {
         assert!(matches!(&refused, AdminError::Refused(message) if message.contains(why)), "{refused}");
     }
     assert_eq!(admin.peers().await.expect("lists").len(), 1);
+    for name in ["", ".", ".."] {
+        for refused in [
+            admin.peer(name, None).await.map(drop).expect_err(name),
+            admin.set_peer(name, &PeerChanges::default()).await.map(drop).expect_err(name),
+            admin.remove_peer(name).await.expect_err(name),
+        ] {
+            assert!(
+                matches!(&refused, AdminError::Refused(message) if message.contains("is no name")),
+                "never a path elsewhere: {refused}"
+            );
+        }
+    }
+    assert_eq!(admin.peers().await.expect("lists").len(), 1);
+}
+
+#[tokio::test]
+async fn whoever_asks_learns_whether_asking_otherwise_would_help() {
+    let world = World::new(FILE).await;
+    let admin = world.admin();
+    let refused = admin.add_peer(&peer("a b")).await.map(drop).expect_err("no name");
+    assert!(matches!(refused, AdminError::Refused(_)), "{refused}");
+    world.running.store.close().await;
+    let failed = admin.add_peer(&peer("laptop")).await.map(drop).expect_err("no store");
+    assert!(matches!(failed, AdminError::Failed(_)), "{failed:?}");
+}
+
+#[tokio::test]
+async fn only_the_proxy_in_this_process_makes_it_ready() {
+    let world = World::new(FILE).await;
+    let token = world.admin().add_token("edge").await.expect("adds").token;
+    let elsewhere = tunnel_over(world.connect_with(&token).await, "edge", 8, true).await;
+    let mut ready = Box::pin(world.running.proxy_peer_ready());
+    assert!(futures_util::poll!(&mut ready).is_pending(), "another's tunnel is not ours");
+    let own = tunnel(&world, "up", 7, true).await;
+    timeout(LONG, ready).await.expect("in time").expect("ours is there");
+    drop((elsewhere, own));
+
+    // What is only known from before is not there either; it says by itself why.
+    let world = world.restart(FILE).await;
+    let calls = world.connect().await;
+    let edge = watch(&world.connect_with(&token).await, PublicKey([8; 32])).await;
+    let mut ready = Box::pin(world.running.proxy_peer_ready());
+    assert!(futures_util::poll!(&mut ready).is_pending(), "known, and away");
+    let mut sync = calls.sync_as(able("up", true)).await.expect("opens");
+    sync.snapshot().await;
+    assert!(futures_util::poll!(&mut ready).is_pending(), "it has not said anything yet");
+    no_tunnel(&calls, "inside", "UDP port 51820 is taken").await;
+    assert_eq!(timeout(LONG, ready).await.expect("in time"), Err("UDP port 51820 is taken".to_owned()));
+    let _maps = watch(&calls, PublicKey([7; 32])).await;
+    timeout(LONG, world.running.proxy_peer_ready()).await.expect("in time").expect("there after all");
+    drop((sync, edge));
+}
+
+#[tokio::test]
+async fn a_configuration_without_a_proxy_says_what_really_is_the_matter() {
+    let public = "[service.public]\nhost = 'public.localhost'\nupstream = 'http://x:1'\naccess = 'open'\n";
+    let world = World::new(public).await;
+    let admin = world.admin();
+    let added = admin.add_peer(&peer("laptop")).await.expect("adds");
+    let again = "then print the configuration again with `postern peer show laptop`";
+    assert!(added.warnings[0].contains("no proxy is connected") && added.warnings[0].ends_with(again), "{added:?}");
+    let warning = || async {
+        let mut warnings = admin.peer("laptop", Some("vpn.example.com:1")).await.expect("shows").warnings;
+        if warnings.len() == 1 { warnings.remove(0) } else { format!("not one: {warnings:?}") }
+    };
+    let calls = world.connect().await;
+    let mut sync = calls.sync_as(able("edge", false)).await.expect("opens");
+    sync.snapshot().await;
+    assert!(warning().await.contains("because no service needs one"), "{}", warning().await);
+    world.apply(FILE).await;
+    assert!(warning().await.contains("start one with `postern proxy --private`"), "{}", warning().await);
+    let nas = "[service.nas]\nhost = 'nas.localhost'\nupstream = 'tunnel://nas:1'\naccess = 'open'\n";
+    world.apply(&format!("{public}{nas}")).await;
+    assert!(warning().await.contains("no proxy is in the tunnel yet"), "{}", warning().await);
+    no_tunnel(&calls, "nas", "UDP port 51820 is taken; free it").await;
+    let expected = format!("the proxy edge has no tunnel: UDP port 51820 is taken; free it; {again}");
+    assert_eq!(warning().await, expected);
+
+    // One that is known and away is named, with the reason all the same.
+    let up = tunnel(&world, "up", 7, true).await;
+    let shown = admin.peer("laptop", Some("vpn.example.com:1")).await.expect("shows");
+    assert_eq!((shown.warnings.len(), line(&shown.conf, "Endpoint").len()), (0, 1), "{shown:?}");
+    drop(up);
+    until("it is away", || async { warning().await == expected.trim_end_matches(again).trim_end_matches("; ") }).await;
+    drop(sync);
+}
+
+#[tokio::test]
+async fn a_name_that_upstreams_cannot_be_told_is_warned_of() {
+    let world = World::new(FILE).await;
+    let admin = world.admin();
+    let _streams = tunnel(&world, "up", 7, true).await;
+    let ask = AddPeer { user: Some("Zoë".into()), endpoint: Some("vpn.example.com:1".into()), ..peer("laptop") };
+    let added = admin.add_peer(&ask).await.expect("adds");
+    assert!(added.warnings.len() == 1 && added.warnings[0].contains("the user Zoë: X-NetBird-User"), "{added:?}");
+    assert_eq!(added.peer.warnings, added.warnings);
+    let changes = PeerChanges {
+        user: Update::To("zoe@example.com".into()),
+        groups: Some(["büro".to_owned()].into()),
+        ..PeerChanges::default()
+    };
+    let warnings = admin.set_peer("laptop", &changes).await.expect("sets").warnings;
+    assert!(warnings.len() == 1 && warnings[0].contains("the group büro: X-NetBird-Groups"), "{warnings:?}");
+    let ascii = AddPeer { user: Some("alice".into()), ..ask };
+    let added = admin.add_peer(&AddPeer { name: "other".into(), ..ascii }).await.expect("adds");
+    assert!(added.warnings.is_empty(), "{added:?}");
 }

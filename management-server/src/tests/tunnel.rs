@@ -190,11 +190,19 @@ async fn a_one_time_token_makes_one_peer_for_its_service() {
     assert!(calls.create(&of_inside, PROXY).await.expect("answers").success);
     assert_eq!(invalid(calls.create(&of_inside, PROXY).await), expected, "once");
 
-    // A key that a device has cannot be a proxy's too.
+    // A key that a device has cannot be a proxy's too; what made no peer does not use up the token.
     let added = world.admin().add_peer(&peer("laptop", None, &["eng"])).await.expect("adds");
     let key = PublicKey::parse(&added.peer.public_key).expect("a key");
-    let answer = calls.create_for("hello", "default", &of_hello, key).await.expect("answers");
-    assert!(!answer.success && answer.error_message().contains("the peer laptop"), "{answer:?}");
+    let of_hello_for = |key| calls.create_for("hello", "default", &of_hello, key);
+    for _ in 0..2 {
+        let answer = of_hello_for(key).await.expect("answers");
+        assert!(!answer.success && answer.error_message().contains("the peer laptop"), "{answer:?}");
+    }
+    let (one, other) = tokio::join!(of_hello_for(PublicKey([8; 32])), of_hello_for(PublicKey([9; 32])));
+    let made = [&one, &other].iter().filter(|answer| answer.as_ref().is_ok_and(|answer| answer.success)).count();
+    assert_eq!(made, 1, "{one:?} and {other:?}");
+    assert_eq!(world.admin().status().await.expect("a status").tunnel.proxies.len(), 2);
+    assert_eq!(invalid(of_hello_for(PublicKey([8; 32])).await), expected, "once");
 }
 
 #[tokio::test]
@@ -242,6 +250,7 @@ async fn peer_maps_are_for_the_proxies_that_registered() {
     let calls = world.connect_with(&token_name).await;
     let refused = calls.watch("default", PROXY).await.err().expect("not registered");
     assert_eq!(refused.code(), Code::NotFound);
+    assert!(refused.message().contains("wait a moment, or else restart it"), "{refused}");
     let snapshot = calls.sync_as(able("p")).await.expect("opens").snapshot().await;
     assert!(calls.create(&token_of(&snapshot, "inside"), PROXY).await.expect("answers").success);
     let mut maps = calls.watch("default", PROXY).await.expect("registered");
@@ -366,15 +375,43 @@ async fn a_peer_of_the_right_groups_is_let_in_by_name() {
     let session = session::verify_fresh(session_token.expose(), &key, &mapping.host, SystemTime::now());
     assert_eq!(session.expect("of this service").principal.subject, format!("peer:{}", robot.public_key));
 
-    let site = AddPeer { site: vec!["10.9.0.0/16".parse().expect("range")], ..peer("office", None, &["eng"]) };
-    admin.add_peer(&site).await.expect("adds");
-    let office = maps.next().await.peers.remove(2);
-    let behind = ValidateTunnelPeerRequest { tunnel_ip: "10.9.7.7".into(), ..ask_of(&office) };
-    let TunnelVerdict::Valid { user_id, email, .. } = calls.validate(behind).await.expect("a verdict") else {
-        panic!("let in")
-    };
-    assert_eq!((user_id.as_str(), email), ("", None), "nobody says who it was");
     drop(sync);
+}
+
+/// Whoever is behind a peer comes with its key: behind a range, and behind a single address just as well.
+#[tokio::test]
+async fn what_lies_behind_a_peer_is_let_in_and_never_named() {
+    let file = format!("[user.alice]\ngroups = ['ops']\n{}", inside("'eng'"));
+    let (world, calls, _sync, mut maps) = with_tunnel(&file).await;
+    let admin = world.admin();
+    maps.next().await;
+    for (name, site, address) in [
+        ("office", "10.9.0.0/16", "10.9.7.7"),
+        ("printer", "10.20.0.5/32", "10.20.0.5"),
+        ("six", "2001:db8::5/128", "2001:db8::5"),
+    ] {
+        let site = vec![site.parse().expect("range")];
+        let of_alice = AddPeer { site: site.clone(), ..peer(name, Some("alice"), &["eng"]) };
+        let refused = admin.add_peer(&of_alice).await.expect_err(name).to_string();
+        assert!(refused.contains("never for a user"), "{refused}");
+        admin.add_peer(&AddPeer { site, ..peer(name, None, &["eng"]) }).await.expect("adds");
+        let to_alice = PeerChanges { user: Update::To("alice".into()), ..PeerChanges::default() };
+        let refused = admin.set_peer(name, &to_alice).await.expect_err(name).to_string();
+        assert!(refused.contains("never for a user"), "{refused}");
+        let mapped = maps.next().await.peers.pop().expect("the newest");
+        let own = ask_of(&mapped);
+        for ask in [ValidateTunnelPeerRequest { tunnel_ip: address.into(), ..own.clone() }, own] {
+            let TunnelVerdict::Valid { user_id, email, groups, .. } = calls.validate(ask).await.expect("a verdict")
+            else {
+                panic!("let in")
+            };
+            assert_eq!((user_id.as_str(), email, groups), ("", None, vec![]), "nobody says who it was at {name}");
+        }
+        let ops = PeerChanges { groups: Some(["ops".to_owned()].into()), ..PeerChanges::default() };
+        admin.set_peer(name, &ops).await.expect("sets");
+        let mapped = maps.next().await.peers.pop().expect("the newest");
+        assert_eq!(calls.denied(ask_of(&mapped)).await, "not_in_group", "its groups count all the same");
+    }
 }
 
 #[tokio::test]
