@@ -9,9 +9,10 @@ use anyhow::{Result, ensure};
 use crate::load::{Kind, Load, Proxy};
 use crate::machine::{Cores, Patience};
 use crate::measure::{Samples, Side, interleave};
-use crate::nginx::Nginx;
+use crate::nginx::{Nginx, free_address};
 use crate::options::Options;
 use crate::postern;
+use crate::process::Place;
 use crate::report::{self, Better, Metric, Row};
 use crate::run_folder::{RunFolder, bench_folder};
 
@@ -71,7 +72,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// Postern against nginx; keeps the rows.
 pub(crate) fn against_nginx(options: Options) -> Result<()> {
     let bench = Bench::prepare()?;
-    let ours = |upstream| postern::start(bench.cores.proxy, &bench.folder.folder("postern")?, upstream);
+    let ours = |upstream| postern::start(Place::on(bench.cores.proxy), &bench.folder.folder("postern")?, upstream);
     let rows = bench.compare(options, ours)?;
     let results = bench_folder().join("results.json");
     report::keep(&results, SUITE, &rows)?;
@@ -82,7 +83,8 @@ pub(crate) fn against_nginx(options: Options) -> Result<()> {
 /// What the harness makes of two equals.
 pub(crate) fn nginx_against_itself(options: Options) -> Result<()> {
     let bench = Bench::prepare()?;
-    let ours = |upstream| bench.nginx.start_proxy(bench.cores.proxy, &bench.folder.folder("other")?, upstream);
+    let ours =
+        |upstream| bench.nginx.start_proxy(Place::on(bench.cores.proxy), &bench.folder.folder("other")?, upstream);
     bench.compare(options, ours)?;
     Ok(())
 }
@@ -96,16 +98,17 @@ struct Bench {
 impl Bench {
     fn prepare() -> Result<Self> {
         let bench = Self { folder: RunFolder::take()?, cores: Cores::choose()?, nginx: Nginx::obtain()? };
-        println!("peer nginx {} (Debian), one worker each", bench.nginx.version);
+        println!("peer nginx {} (Debian), one worker each", bench.nginx.version());
         println!("core {}: load and upstream, core {}: the proxy under test", bench.cores.load, bench.cores.proxy);
         Ok(bench)
     }
 
     fn compare(&self, options: Options, start_ours: impl FnOnce(SocketAddr) -> Result<Proxy>) -> Result<Vec<Row>> {
+        let origin = free_address()?;
         let upstream = self.folder.folder("upstream")?;
-        let (mut upstream, origin) = self.nginx.start_upstream(self.cores.load, &upstream, &LOADS)?;
+        let mut upstream = self.nginx.start_upstream(Place::on(self.cores.load), &upstream, &LOADS, origin)?;
         let mut ours = start_ours(origin)?;
-        let mut theirs = self.nginx.start_proxy(self.cores.proxy, &self.folder.folder("nginx")?, origin)?;
+        let mut theirs = self.nginx.start_proxy(Place::on(self.cores.proxy), &self.folder.folder("nginx")?, origin)?;
         check(&mut ours, &mut theirs)?;
 
         let loads = self.folder.folder("load")?;

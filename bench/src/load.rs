@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use crate::client::{self, Connections};
 use crate::machine::{self, Cores};
 use crate::measure::Sample;
-use crate::process::{self, Process};
+use crate::process::{Place, Process};
 use crate::run_folder::bench_folder;
 use crate::summary::Summary;
 
@@ -85,7 +85,7 @@ impl Load {
         let log = folder.join("load.log");
         match self.kind {
             Kind::KeepAlive => {
-                let mut command = process::pinned(cores.load, Path::new("wrk"));
+                let mut command = Place::on(cores.load).command(Path::new("wrk"));
                 command
                     .args(["--threads", "1", "--timeout", "10s", "--connections"])
                     .arg(self.connections.to_string())
@@ -96,7 +96,7 @@ impl Load {
             }
             Kind::NewConnection => {
                 let program = env::current_exe().context("cannot find this program's own file")?;
-                let mut command = process::pinned(cores.load, &program);
+                let mut command = Place::on(cores.load).command(&program);
                 command.args(Connections::arguments(address, HOST, self.path, self.connections, duration));
                 Process::spawn("the load of new connections", command, log)
             }

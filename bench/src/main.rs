@@ -20,6 +20,8 @@ mod report;
 mod run_folder;
 mod summary;
 mod tcp;
+mod tunnel;
+mod unpacked;
 
 use std::process::ExitCode;
 
@@ -40,13 +42,30 @@ struct Cli {
 enum Command {
     /// HTTPS reverse proxying on kernel sockets, against nginx.
     Http(Options),
-    /// A TCP connection of ours, both ends in one process, against smoltcp's socket.
+    /// A TCP connection of ours, both ends in one process, against smoltcp's socket; over a network, against the kernel's BBR.
     Tcp(Options),
+    /// Userspace WireGuard with TCP inside, against wireguard-go with the kernel's TCP and nginx, in network namespaces.
+    Tunnel(Options),
     /// nginx against itself: how far from 1 a ratio of the suite http lies by chance. Keeps no result.
     Calibrate(Options),
     /// The load of `handshake_cpu`: a new TLS connection per request. Started by the suites.
     #[command(hide = true)]
     Connections(client::Connections),
+    /// One measurement of our TCP, or the kernel's, over a network. Started by the suite `tcp`, in a namespace.
+    #[command(hide = true)]
+    Crossing(tcp::Crossing),
+    /// The suite `tunnel`, in its namespaces. Started by itself.
+    #[command(hide = true)]
+    TunnelInside(Options),
+    /// One end of a connection. Started by the suite `tunnel`.
+    #[command(hide = true)]
+    TunnelEnd(tunnel::End),
+    /// What one core does. Started by the suite `tunnel`.
+    #[command(hide = true)]
+    TunnelCore(tunnel::Core),
+    /// The requests of a tunnel peer. Started by the suite `tunnel`.
+    #[command(hide = true)]
+    TunnelRequests(tunnel::Requests),
 }
 
 /// 0 once everything was measured, whatever the ratios.
@@ -68,13 +87,25 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Tcp(options) => {
             release_build()?;
-            tcp::against_smoltcp(options)
+            tcp::run(options)
+        }
+        Command::Tunnel(options) => {
+            release_build()?;
+            tunnel::run(options)
         }
         Command::Calibrate(options) => {
             release_build()?;
             http::nginx_against_itself(options)
         }
         Command::Connections(load) => load.run(),
+        Command::Crossing(crossing) => crossing.run(),
+        Command::TunnelInside(options) => {
+            release_build()?;
+            tunnel::run_inside(options)
+        }
+        Command::TunnelEnd(end) => end.run(),
+        Command::TunnelCore(core) => core.run(),
+        Command::TunnelRequests(requests) => requests.run(),
     }
 }
 

@@ -2,119 +2,110 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::certificate;
 use crate::load::{HOST, Load, Proxy};
 use crate::machine;
-use crate::process::{self, Process};
-use crate::run_folder::bench_folder;
+use crate::process::{Place, Process};
+use crate::unpacked::Unpacked;
 
 /// An unpacked nginx.
 pub(crate) struct Nginx {
-    root: PathBuf,
-    loader: PathBuf,
-    /// Of the Debian package.
-    pub(crate) version: String,
+    unpacked: Unpacked,
+}
+
+/// Where a server listens, and where that is seen from here.
+#[derive(Clone, Copy)]
+pub(crate) struct Listen {
+    pub(crate) at: SocketAddr,
+    pub(crate) seen_at: SocketAddr,
+}
+
+impl From<SocketAddr> for Listen {
+    fn from(at: SocketAddr) -> Self {
+        Self { at, seen_at: at }
+    }
 }
 
 impl Nginx {
     /// Downloads and unpacks it unless it is there.
     pub(crate) fn obtain() -> Result<Self> {
-        let script = bench_folder().join("peers.sh");
-        let status = Command::new(&script).arg("nginx").status();
-        let status = status.with_context(|| format!("cannot run {}", script.display()))?;
-        ensure!(status.success(), "nginx could not be fetched: the lines above say why");
+        Ok(Self { unpacked: Unpacked::obtain("nginx")? })
+    }
 
-        let folder = bench_folder().join(".peers/nginx");
-        let version = fs::read_to_string(folder.join("version")).context("the unpacked nginx has no version")?;
-        let root = folder.join("root");
-        Ok(Self { loader: find_loader(&root)?, root, version: version.trim().to_owned() })
+    /// Of the Debian package.
+    pub(crate) fn version(&self) -> &str {
+        &self.unpacked.version
     }
 
     /// Serves files of the loads' sizes over plain HTTP.
-    pub(crate) fn start_upstream(&self, core: usize, folder: &Path, loads: &[Load]) -> Result<(Process, SocketAddr)> {
+    pub(crate) fn start_upstream(
+        &self,
+        place: Place,
+        folder: &Path,
+        loads: &[Load],
+        listen: impl Into<Listen>,
+    ) -> Result<Process> {
+        let listen = listen.into();
         let files = folder.join("files");
         fs::create_dir(&files).with_context(|| format!("cannot create {}", files.display()))?;
         for load in loads {
             let file = files.join(load.path.trim_start_matches('/'));
             fs::write(&file, vec![b'x'; load.size]).with_context(|| format!("cannot write {}", file.display()))?;
         }
-        let address = free_address()?;
         let http = format!(
             "access_log off;
              sendfile on;
              tcp_nopush on;
              open_file_cache max=16 inactive=1h;
              open_file_cache_valid 1h;
-             server {{ listen {address} reuseport; root {files:?}; }}"
+             server {{ listen {} reuseport; root {files:?}; }}",
+            listen.at
         );
-        Ok((self.start("the upstream", core, folder, &http, address)?, address))
+        self.start("the upstream", place, folder, &http, listen)
     }
 
-    /// Does what Postern does with a public request: TLS 1.3, forwarded headers, upstream connections that stay, a log
-    /// line per request. Set for speed where nginx leaves a choice: a buffered log, no temporary files, buffers of one
-    /// TLS record each (the cheapest of 4, 16, 32 and 64 KiB per MiB sent).
-    pub(crate) fn start_proxy(&self, core: usize, folder: &Path, upstream: SocketAddr) -> Result<Proxy> {
+    /// Does what Postern does with a public request: TLS 1.3, and the rest as [`start_plain_proxy`](Self::start_plain_proxy).
+    pub(crate) fn start_proxy(&self, place: Place, folder: &Path, upstream: SocketAddr) -> Result<Proxy> {
         let pair = certificate::issue(HOST)?;
         let (chain, key) = (folder.join("chain.pem"), folder.join("key.pem"));
         fs::write(&chain, &pair.chain).with_context(|| format!("cannot write {}", chain.display()))?;
         fs::write(&key, &pair.key).with_context(|| format!("cannot write {}", key.display()))?;
         let address = free_address()?;
-        let log = folder.join("access.log");
-        let http = format!(
-            "access_log {log:?} combined buffer=64k flush=1s;
-             upstream origin {{
-                 server {upstream};
-                 keepalive 128;
-                 keepalive_requests 1000000000;
-             }}
-             server {{
-                 listen {address} ssl reuseport;
-                 server_name {HOST};
-                 ssl_certificate {chain:?};
-                 ssl_certificate_key {key:?};
-                 ssl_protocols TLSv1.3;
-                 location / {{
-                     proxy_pass http://origin;
-                     proxy_http_version 1.1;
-                     proxy_set_header Connection \"\";
-                     proxy_set_header Host $http_host;
-                     proxy_set_header X-Real-IP $remote_addr;
-                     proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-                     proxy_set_header X-Forwarded-Host $http_host;
-                     proxy_set_header X-Forwarded-Proto $scheme;
-                     proxy_set_header X-Forwarded-Port $server_port;
-                     proxy_max_temp_file_size 0;
-                     proxy_buffers 16 16k;
-                     proxy_busy_buffers_size 128k;
-                 }}
-             }}"
+        let listen = format!(
+            "listen {address} ssl reuseport;
+             ssl_certificate {chain:?};
+             ssl_certificate_key {key:?};
+             ssl_protocols TLSv1.3;"
         );
-        let process = self.start("nginx", core, folder, &http, address)?;
+        let http = proxy_configuration(folder, upstream, &listen);
+        let process = self.start("nginx", place, folder, &http, address.into())?;
         Ok(Proxy { process, address, ca: pair.ca })
     }
 
-    fn start(
+    /// Does what Postern does with a request of a peer: forwarded headers, upstream connections that stay, a log line per
+    /// request.
+    pub(crate) fn start_plain_proxy(
         &self,
-        name: &'static str,
-        core: usize,
+        place: Place,
         folder: &Path,
-        http: &str,
+        upstream: SocketAddr,
         address: SocketAddr,
     ) -> Result<Process> {
+        let http = proxy_configuration(folder, upstream, &format!("listen {address} reuseport;"));
+        self.start("nginx", place, folder, &http, address.into())
+    }
+
+    fn start(&self, name: &'static str, place: Place, folder: &Path, http: &str, listen: Listen) -> Result<Process> {
         let configuration = folder.join("nginx.conf");
         fs::write(&configuration, main_configuration(http))
             .with_context(|| format!("cannot write {}", configuration.display()))?;
-        let mut command = process::pinned(core, &self.loader);
+        let mut command = self.unpacked.command(place, "usr/sbin/nginx");
         command
-            .arg("--library-path")
-            .arg(self.loader.parent().unwrap_or(&self.root))
-            .arg(self.root.join("usr/sbin/nginx"))
             .args(["-e", "stderr", "-p"])
             .arg(folder)
             .arg("-c")
@@ -124,10 +115,42 @@ impl Nginx {
         let mut process = Process::spawn(name, command, folder.join("nginx.log"))?;
         machine::poll(name, Duration::from_secs(10), || {
             process.check()?;
-            Ok(TcpStream::connect(address).ok())
+            Ok(TcpStream::connect(listen.seen_at).ok())
         })?;
         Ok(process)
     }
+}
+
+/// Set for speed where nginx leaves a choice: a buffered log, no temporary files, buffers of one TLS record each (the
+/// cheapest of 4, 16, 32 and 64 KiB per MiB sent).
+fn proxy_configuration(folder: &Path, upstream: SocketAddr, listen: &str) -> String {
+    let log = folder.join("access.log");
+    format!(
+        "access_log {log:?} combined buffer=64k flush=1s;
+         upstream origin {{
+             server {upstream};
+             keepalive 128;
+             keepalive_requests 1000000000;
+         }}
+         server {{
+             {listen}
+             server_name {HOST};
+             location / {{
+                 proxy_pass http://origin;
+                 proxy_http_version 1.1;
+                 proxy_set_header Connection \"\";
+                 proxy_set_header Host $http_host;
+                 proxy_set_header X-Real-IP $remote_addr;
+                 proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+                 proxy_set_header X-Forwarded-Host $http_host;
+                 proxy_set_header X-Forwarded-Proto $scheme;
+                 proxy_set_header X-Forwarded-Port $server_port;
+                 proxy_max_temp_file_size 0;
+                 proxy_buffers 16 16k;
+                 proxy_busy_buffers_size 128k;
+             }}
+         }}"
+    )
 }
 
 /// One worker, everything written below the prefix.
@@ -150,15 +173,6 @@ fn main_configuration(http: &str) -> String {
              {http}
          }}\n"
     )
-}
-
-/// The loader lies beside the C library, in a folder named after the architecture.
-fn find_loader(root: &Path) -> Result<PathBuf> {
-    let libraries = root.join("usr/lib");
-    let folders = fs::read_dir(&libraries).with_context(|| format!("cannot read {}", libraries.display()))?;
-    let mut files = folders.flatten().filter_map(|folder| fs::read_dir(folder.path()).ok()).flatten().flatten();
-    let loader = files.find(|file| file.file_name().to_string_lossy().starts_with("ld-linux"));
-    Ok(loader.with_context(|| format!("no loader below {}", libraries.display()))?.path())
 }
 
 /// A port that was free a moment ago.

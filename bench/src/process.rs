@@ -1,4 +1,4 @@
-//! Children that cannot outlive the benchmark, each pinned to one core.
+//! Children that cannot outlive the benchmark.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -14,17 +14,38 @@ use crate::machine;
 /// How long a child may take to end by itself.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// A command pinned to a core. The kernel ends it when the benchmark is killed; its own process group lets
-/// [`Process`] end it with all its children otherwise.
-pub(crate) fn pinned(core: usize, program: &Path) -> Command {
-    let mut command = Command::new("setpriv");
-    command
-        .args(["--pdeathsig", "TERM", "taskset", "--cpu-list"])
-        .arg(core.to_string())
-        .arg(program)
-        .stdin(Stdio::null())
-        .process_group(0);
-    command
+/// Where a child runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Place {
+    core: Option<usize>,
+    namespace: Option<u32>,
+}
+
+impl Place {
+    /// Pinned to a core.
+    pub(crate) fn on(core: usize) -> Self {
+        Self { core: Some(core), namespace: None }
+    }
+
+    /// In the network namespace that a process is in.
+    pub(crate) fn beside(self, pid: u32) -> Self {
+        Self { namespace: Some(pid), ..self }
+    }
+
+    /// A command there. The kernel ends it when the benchmark is killed; its own process group lets [`Process`] end it with
+    /// all its children otherwise.
+    pub(crate) fn command(self, program: &Path) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM"]);
+        if let Some(pid) = self.namespace {
+            command.arg("nsenter").arg(format!("--net=/proc/{pid}/ns/net")).arg("--");
+        }
+        if let Some(core) = self.core {
+            command.args(["taskset", "--cpu-list"]).arg(core.to_string());
+        }
+        command.arg(program).stdin(Stdio::null()).process_group(0);
+        command
+    }
 }
 
 /// A running child and the file that takes its output. Dropping it ends the child and waits for that.
@@ -56,6 +77,15 @@ impl Process {
             None => Ok(()),
             Some(status) => bail!("{} ended ({status}): {}", self.name, self.last_words()),
         }
+    }
+
+    /// Waits until the child has written `word`.
+    pub(crate) fn wait_for(&mut self, word: &str, limit: Duration) -> Result<()> {
+        machine::poll(self.name, limit, || {
+            self.check()?;
+            let written = fs::read_to_string(&self.log).unwrap_or_default();
+            Ok(written.contains(word).then_some(()))
+        })
     }
 
     /// Waits for a child that ends by itself, and returns what it wrote.
@@ -104,7 +134,7 @@ mod tests {
 
     fn shell(script: &str, folder: &Path) -> Process {
         let core = machine::Cores::choose().map_or(0, |cores| cores.load);
-        let mut command = pinned(core, Path::new("sh"));
+        let mut command = Place::on(core).command(Path::new("sh"));
         command.args(["-c", script]);
         Process::spawn("sh", command, folder.join("log")).expect("a shell starts")
     }

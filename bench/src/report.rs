@@ -80,10 +80,13 @@ pub(crate) fn rows(suite: &'static str, peer: &'static str, metrics: &[Metric], 
 pub(crate) fn table(rows: &[Row]) -> String {
     let mut table = String::new();
     let peer = rows.first().map_or("theirs", |row| row.peer);
+    let names = rows.iter().map(|row| row.metric.len()).max().unwrap_or(0).max(20);
+    let peers = peer.len().max(9);
+    let ranges = (peer.len() + 9).max(17);
     let range = |[min, max]: [f64; 2]| format!("{}..{}", short(min), short(max));
     let _ = writeln!(
         table,
-        "{:<20} {:<8} {:<7} {:>9} {:>9} {:>7}  {:>17} {:>17}",
+        "{:<names$} {:<8} {:<7} {:>9} {:>peers$} {:>7}  {:>17} {:>ranges$}",
         "metric",
         "unit",
         "better",
@@ -100,7 +103,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
         };
         let _ = writeln!(
             table,
-            "{:<20} {:<8} {:<7} {:>9} {:>9} {:>7.3}  {:>17} {:>17}",
+            "{:<names$} {:<8} {:<7} {:>9} {:>peers$} {:>7.3}  {:>17} {:>ranges$}",
             row.metric,
             row.unit,
             better,
@@ -117,6 +120,11 @@ pub(crate) fn table(rows: &[Row]) -> String {
 /// The median of a share.
 pub(crate) fn percent(samples: &[Sample], share: impl Fn(&Sample) -> f64) -> String {
     format!("{:.0} %", Figure::of(samples, share).median * 100.0)
+}
+
+/// The median of a figure that is no row.
+pub(crate) fn median(samples: &[Sample], value: impl Fn(&Sample) -> f64) -> String {
+    short(Figure::of(samples, value).median)
 }
 
 /// About three significant digits.

@@ -23,18 +23,37 @@ struct End {
 impl End {
     /// Puts what the flow has to send on the wire.
     fn send(&mut self, wire: &mut Wire, now: Instant) {
-        while let Some(transmit) = self.flow.poll_transmit(now, MOST_AT_ONCE.min(self.most())) {
-            for (header, payload) in transmit.packets() {
-                let len = IP + TCP + header.options_len() + payload.0.len() + payload.1.len();
-                let mut packet = wire.take(len);
-                print(&mut packet, self.ends, &header, payload);
-                wire.packets.push_back(packet);
+        let most = MOST_AT_ONCE.min(self.most());
+        let mut more = true;
+        while more {
+            // By reference: what was written in small pieces a moment ago is expensive to copy in large ones.
+            let next = self.flow.poll_transmit(now, most);
+            let Some(transmit) = &next else { return };
+            if transmit.len() <= transmit.mss {
+                put(wire, self.ends, &transmit.header, transmit.payload);
+            } else {
+                for (header, payload) in transmit.packets() {
+                    put(wire, self.ends, &header, payload);
+                }
             }
+            more = transmit.more;
         }
     }
 
     /// Takes everything on the wire; packets in a row are merged, as receive offload would.
     fn receive(&mut self, wire: &mut Wire, now: Instant) {
+        if wire.packets.len() > 1 {
+            return self.receive_several(wire, now);
+        }
+        let Some(packet) = wire.packets.pop_front() else { return };
+        assert!(is_for(&packet, self.ends), "somebody else's packet");
+        let (header, offset) = read(&packet);
+        self.flow.handle_segment(&Segment::new(header, &packet[offset..]), now);
+        wire.give_back(packet);
+    }
+
+    #[inline(never)]
+    fn receive_several(&mut self, wire: &mut Wire, now: Instant) {
         let mut held: Option<(Header, u16)> = None;
         while let Some(packet) = wire.packets.pop_front() {
             assert!(is_for(&packet, self.ends), "somebody else's packet");
@@ -85,6 +104,14 @@ impl End {
     }
 }
 
+/// Puts a packet on the wire.
+#[inline(never)]
+fn put(wire: &mut Wire, ends: Ends, header: &Header, payload: (&[u8], &[u8])) {
+    let mut packet = wire.take(IP + TCP + header.options_len() + payload.0.len() + payload.1.len());
+    print(&mut packet, ends, header, payload);
+    wire.packets.push_back(packet);
+}
+
 /// Two ends and the wires between them.
 struct Pair {
     ends: [End; 2],
@@ -101,24 +128,26 @@ impl Pair {
     /// Gives both ends a new connection and exchanges its SYNs.
     fn open(&mut self, isn: u32, now: Instant) {
         let [first, second] = &mut self.ends;
-        first.flow = Flow::connect(config(first.mtu), isn, now);
+        first.flow.reconnect(config(first.mtu), isn, now);
         first.send(&mut self.wires[0], now);
         let syn = self.wires[0].packets.pop_front().expect("a SYN");
         let (header, _) = read(&syn);
+        assert!(second.flow.reaccept(config(second.mtu), &Segment::new(header, b""), !isn, now));
         self.wires[0].give_back(syn);
-        let flow = Flow::accept(config(second.mtu), &Segment::new(header, b""), !isn, now);
-        second.flow = flow.expect("a SYN is accepted");
-        second.send(&mut self.wires[1], now);
-        first.receive(&mut self.wires[1], now);
+        self.back(now);
+        self.forth(now);
+    }
+
+    /// The first sends, the second receives.
+    fn forth(&mut self, now: Instant) {
+        let [first, second] = &mut self.ends;
         first.send(&mut self.wires[0], now);
         second.receive(&mut self.wires[0], now);
     }
 
-    /// Both send and receive once.
-    fn turn(&mut self, now: Instant) {
+    /// The second sends, the first receives.
+    fn back(&mut self, now: Instant) {
         let [first, second] = &mut self.ends;
-        first.send(&mut self.wires[0], now);
-        second.receive(&mut self.wires[0], now);
         second.send(&mut self.wires[1], now);
         first.receive(&mut self.wires[1], now);
     }
@@ -156,7 +185,8 @@ pub(super) fn bulk(mtu: usize, duration: Duration) -> Work {
         }
         while pair.ends[0].flow.write(&chunk) > 0 {}
         pair.handle_timeouts(now);
-        pair.turn(now);
+        pair.forth(now);
+        pair.back(now);
         bytes += pair.ends[1].flow.read(&mut out) as u64;
     }
 }
@@ -173,21 +203,19 @@ pub(super) fn echo(mtu: usize, duration: Duration) -> Work {
         if now - start >= duration {
             return Work { requests, bytes: 0, elapsed: now - start };
         }
-        let [first, second] = &mut pair.ends;
-        assert_eq!(first.flow.write(&byte), 1);
-        first.send(&mut pair.wires[0], now);
-        second.receive(&mut pair.wires[0], now);
-        assert_eq!(second.flow.read(&mut byte), 1);
-        assert_eq!(second.flow.write(&byte), 1);
-        second.send(&mut pair.wires[1], now);
-        first.receive(&mut pair.wires[1], now);
-        assert_eq!(first.flow.read(&mut byte), 1);
+        assert_eq!(pair.ends[0].flow.write(&byte), 1);
+        pair.forth(now);
+        let second = &mut pair.ends[1].flow;
+        assert_eq!(second.read(&mut byte), 1);
+        assert_eq!(second.write(&byte), 1);
+        pair.back(now);
+        assert_eq!(pair.ends[0].flow.read(&mut byte), 1);
         pair.handle_timeouts(now);
         requests += 1;
     }
 }
 
-/// A connection, a kibibyte each way, the end of it, again and again.
+/// A connection, a kibibyte each way, the end of it, again and again; the same two flows, so that no memory is taken.
 pub(super) fn connect_exchange_close(mtu: usize, duration: Duration) -> Work {
     let start = Instant::now();
     let kibibyte = [7; 1024];
@@ -199,15 +227,17 @@ pub(super) fn connect_exchange_close(mtu: usize, duration: Duration) -> Work {
             return Work { requests: requests.into(), bytes: 0, elapsed: now - start };
         }
         pair.open(requests << 12, now);
-        pair.ends[0].flow.write(&kibibyte);
-        pair.turn(now);
-        assert_eq!(pair.ends[1].flow.read(&mut out), 1024);
-        pair.ends[1].flow.write(&kibibyte);
-        pair.ends[1].flow.shutdown();
-        pair.turn(now);
+        assert_eq!(pair.ends[0].flow.write(&kibibyte), 1024);
+        pair.forth(now);
+        let second = &mut pair.ends[1].flow;
+        assert_eq!(second.read(&mut out), 1024);
+        assert_eq!(second.write(&kibibyte), 1024);
+        second.shutdown();
+        pair.back(now);
         assert_eq!(pair.ends[0].flow.read(&mut out), 1024);
         pair.ends[0].flow.shutdown();
-        pair.turn(now);
+        pair.forth(now);
+        pair.back(now);
         let phases = pair.ends.each_ref().map(|end| end.flow.phase());
         assert!(phases.iter().all(|phase| matches!(phase, Phase::Closed | Phase::TimeWait)), "{phases:?}");
         requests += 1;

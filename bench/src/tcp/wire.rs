@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 
+use postern_tcp::Header;
 use smoltcp::wire::{Ipv4Address, Ipv4Packet, TcpPacket};
 
 /// Ports and addresses of a connection, seen from one end.
@@ -78,9 +79,19 @@ const PSH: u8 = 8;
 const ACK: u8 = 16;
 
 /// Prints a header and two slices of payload as an IPv4 packet, checksums included.
-pub(super) fn print(packet: &mut [u8], ends: Ends, header: &postern_tcp::Header, payload: (&[u8], &[u8])) {
+pub(super) fn print(packet: &mut [u8], ends: Ends, header: &Header, payload: (&[u8], &[u8])) {
     let total = packet.len() as u16;
     let (ip, tcp) = packet.split_at_mut(IP);
+    // The payload first: by the time that its checksum is taken it has reached the cache.
+    let start = TCP + header.options_len();
+    let (head, body) = tcp.split_at_mut(start);
+    if !payload.0.is_empty() {
+        body[..payload.0.len()].copy_from_slice(payload.0);
+    }
+    if !payload.1.is_empty() {
+        body[payload.0.len()..].copy_from_slice(payload.1);
+    }
+
     // Version and length, no service, no fragments, 64 hops, TCP.
     ip[..2].copy_from_slice(&[0x45, 0]);
     ip[2..4].copy_from_slice(&total.to_be_bytes());
@@ -89,14 +100,12 @@ pub(super) fn print(packet: &mut [u8], ends: Ends, header: &postern_tcp::Header,
     ip[16..].copy_from_slice(&ends.to.0.octets());
     Ipv4Packet::new_unchecked(ip).fill_checksum();
 
-    let start = TCP + header.options_len();
     let flag = |set: bool, bit: u8| if set { bit } else { 0 };
     let flags = flag(header.fin, FIN)
         | flag(header.syn, SYN)
         | flag(header.rst, RST)
         | flag(header.psh, PSH)
         | flag(header.ack.is_some(), ACK);
-    let (head, body) = tcp.split_at_mut(start);
     let (fixed, options) = head.split_at_mut(TCP);
     fixed[..2].copy_from_slice(&ends.from.1.to_be_bytes());
     fixed[2..4].copy_from_slice(&ends.to.1.to_be_bytes());
@@ -109,16 +118,10 @@ pub(super) fn print(packet: &mut [u8], ends: Ends, header: &postern_tcp::Header,
     if !options.is_empty() {
         print_options(options, header);
     }
-    if !payload.0.is_empty() {
-        body[..payload.0.len()].copy_from_slice(payload.0);
-    }
-    if !payload.1.is_empty() {
-        body[payload.0.len()..].copy_from_slice(payload.1);
-    }
     TcpPacket::new_unchecked(tcp).fill_checksum(&ends.from.0.into(), &ends.to.0.into());
 }
 
-fn print_options(mut options: &mut [u8], header: &postern_tcp::Header) {
+fn print_options(mut options: &mut [u8], header: &Header) {
     let mut put = |bytes: &[u8]| {
         let (head, rest) = std::mem::take(&mut options).split_at_mut(bytes.len());
         head.copy_from_slice(bytes);
@@ -157,11 +160,11 @@ pub(super) fn is_for(packet: &[u8], ends: Ends) -> bool {
 
 /// Reads a packet without options in its IP header; the payload is `packet[offset..]`.
 #[inline(always)]
-pub(super) fn read(packet: &[u8]) -> (postern_tcp::Header, usize) {
+pub(super) fn read(packet: &[u8]) -> (Header, usize) {
     let (head, rest) = packet[IP..].split_first_chunk::<TCP>().expect("a TCP header");
     let word = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let flags = head[13];
-    let mut header = postern_tcp::Header {
+    let mut header = Header {
         seq: word(4),
         ack: (flags & ACK != 0).then(|| word(8)),
         window: u16::from_be_bytes([head[14], head[15]]),
@@ -169,7 +172,7 @@ pub(super) fn read(packet: &[u8]) -> (postern_tcp::Header, usize) {
         fin: flags & FIN != 0,
         rst: flags & RST != 0,
         psh: flags & PSH != 0,
-        ..postern_tcp::Header::default()
+        ..Header::default()
     };
     let start = usize::from(head[12] >> 4) * 4;
     if start > TCP {
@@ -178,7 +181,7 @@ pub(super) fn read(packet: &[u8]) -> (postern_tcp::Header, usize) {
     (header, IP + start)
 }
 
-fn read_options(mut options: &[u8], header: &mut postern_tcp::Header) {
+fn read_options(mut options: &[u8], header: &mut Header) {
     // No operation is one byte; everything else tells its length. The end of the list is not used.
     while let [kind, rest @ ..] = options {
         if *kind == 1 {
