@@ -50,8 +50,15 @@ pub(crate) fn client(data: &args::DataDir, environment: &Environment) -> Result<
     Ok(Client::new(&paths::data_dir(data.data_dir.as_deref(), environment)?))
 }
 
+/// What was asked for cannot be, or could not be done.
 pub(crate) fn refused(error: &AdminError) -> Failure {
-    Failure::running(error)
+    match error {
+        AdminError::Refused(_) => Failure::configuration(error),
+        AdminError::Failed(_)
+        | AdminError::NotRunning { .. }
+        | AdminError::NotAllowed { .. }
+        | AdminError::Broken { .. } => Failure::running(error),
+    }
 }
 
 /// A reader that goes away, such as `head`, is no failure.
@@ -158,7 +165,7 @@ pub(crate) fn ago(seconds: i64) -> String {
     match passed {
         0..60 => format!("{passed} s ago"),
         60..3_600 => format!("{} min ago", passed / 60),
-        3_600..86_400 => format!("{} h ago", passed / 3_600),
+        3_600..172_800 => format!("{} h ago", passed / 3_600),
         _ => format!("{} days ago", passed / 86_400),
     }
 }
@@ -184,9 +191,19 @@ mod tests {
     }
 
     #[test]
+    fn a_mistake_of_whoever_asks_ends_differently_from_a_failure() {
+        let data_dir = std::path::PathBuf::from("d");
+        assert_eq!(refused(&AdminError::Refused("no".into())), Failure::configuration("no"));
+        assert_eq!(refused(&AdminError::Failed("no".into())), Failure::running("no"));
+        let away = AdminError::NotRunning { data_dir };
+        assert_eq!(refused(&away), Failure::running(&away));
+    }
+
+    #[test]
     fn times_are_told_roughly() {
         let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
         assert_eq!(ago(now - 120), "2 min ago");
+        assert_eq!(ago(now - 86_400), "24 h ago");
         assert_eq!(ago(now - 3 * 86_400), "3 days ago");
         assert_eq!(ago(now + 50), "0 s ago");
     }

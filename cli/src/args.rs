@@ -1,6 +1,8 @@
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use ipnet::IpNet;
 
 use crate::proxy::Given;
 
@@ -18,7 +20,7 @@ Examples:
                                       a WireGuard configuration for somebody's machine
   postern connect laptop.conf         be that machine without root: a SOCKS5 proxy into the tunnel
   postern management postern.toml     only the management server, for proxies on other machines
-  postern proxy --help                only a proxy, for any server that speaks NetBird's ProxyService"
+  postern proxy --help                only a proxy, for any server that speaks as NetBird's does"
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -163,11 +165,13 @@ pub(crate) enum Token {
 #[command(after_help = "\
 Examples:
   postern peer add laptop --user you@example.com --groups eng > laptop.conf
-  postern peer add phone --user you@example.com --groups eng --public-key KEY     the private key stays on the phone
-  postern peer add office --site 192.168.7.0/24                                   a network behind one router
+  postern peer add phone --user you@example.com --groups eng --public-key KEY
+                                      the private key stays on the phone
+  postern peer add office --site 192.168.7.0/24
+                                      a network behind one router
   postern peer list
   postern peer set laptop --groups eng,ops
-  postern peer remove laptop          ends its connections at once
+  postern peer remove laptop          its connections end at once
 
 A peer opens the private services whose groups it is in, and nothing else:
   [service.wiki]
@@ -185,10 +189,13 @@ pub(crate) enum Peer {
         #[command(flatten)]
         data: DataDir,
     },
-    /// Show one peer: its addresses, groups, services, and when it was last there
+    /// Show one peer: whose it is, its groups, what it opens, and its configuration without the private key
     Show {
         /// Its name
         name: String,
+        /// Where the peer reaches this machine by UDP [default: `endpoint` of [tunnel], else loopback]
+        #[arg(long, value_name = "HOST:PORT")]
+        endpoint: Option<String>,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
@@ -226,25 +233,28 @@ pub(crate) struct AddPeer {
     /// Where peers reach this machine by UDP [default: `endpoint` of [tunnel], else loopback]
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) endpoint: Option<String>,
-    /// A range behind the peer; it is then a site, which nobody is identified by
-    #[arg(long, value_name = "CIDR")]
-    pub(crate) site: Vec<ipnet::IpNet>,
+    /// A range or an address behind the peer; it is then a site, which nobody is identified by
+    #[arg(long, value_name = "CIDR", value_parser = range)]
+    pub(crate) site: Vec<IpNet>,
     /// How many days it is let in
-    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "DAYS", value_parser = days)]
     pub(crate) expires: Option<u32>,
     #[command(flatten)]
     pub(crate) data: DataDir,
 }
 
 #[derive(Args)]
-#[command(group = clap::ArgGroup::new("change").required(true).multiple(true)
-    .args(["user", "groups", "enable", "disable", "expires"]))]
+#[command(override_usage = "postern peer set <NAME> <OPTIONS>", group = clap::ArgGroup::new("change").required(true).multiple(true)
+    .args(["user", "no_user", "groups", "enable", "disable", "expires", "no_expiry"]))]
 pub(crate) struct SetPeer {
     /// Its name
     pub(crate) name: String,
     /// Whose it is
-    #[arg(long, value_name = "USER")]
+    #[arg(long, value_name = "USER", conflicts_with = "no_user")]
     pub(crate) user: Option<String>,
+    /// It is nobody's any more
+    #[arg(long)]
+    pub(crate) no_user: bool,
     /// All its groups, separated by commas; empty for none
     #[arg(long, value_name = "GROUPS", value_delimiter = ',', num_args = 0..=1, default_missing_value = "")]
     pub(crate) groups: Option<Vec<String>>,
@@ -255,8 +265,11 @@ pub(crate) struct SetPeer {
     #[arg(long)]
     pub(crate) disable: bool,
     /// How many days from today it is let in
-    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "DAYS", value_parser = days, conflicts_with = "no_expiry")]
     pub(crate) expires: Option<u32>,
+    /// It is let in for good
+    #[arg(long)]
+    pub(crate) no_expiry: bool,
     #[command(flatten)]
     pub(crate) data: DataDir,
 }
@@ -266,9 +279,12 @@ pub(crate) struct SetPeer {
 Examples:
   postern connect laptop.conf
   curl --proxy socks5h://127.0.0.1:1080 https://wiki.example.com/
+  curl --proxy socks5h://127.0.0.1:1080 --cacert ca.pem https://inside.localhost/
 
-The private services that the file lists in its comments are known by name; other names are not looked up in the
-tunnel yet. A WireGuard client of the system takes the same file, and then everything on the machine is the peer.")]
+The last is for proxies whose certificates come from the local CA of `postern up`, which prints where its file lies.
+
+The private services that the file lists in its comments are known by name; other names are not looked up in \
+the tunnel yet. A WireGuard client of the system takes the same file, and then everything on the machine is the peer.")]
 pub(crate) struct Connect {
     /// The file that `postern peer add` printed
     #[arg(value_name = "CONF")]
@@ -303,11 +319,60 @@ pub(crate) struct Log {
     pub(crate) log_level: Option<String>,
 }
 
+/// An address is the range of that address alone.
+fn range(text: &str) -> Result<IpNet, &'static str> {
+    let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse().ok().or_else(address).ok_or("write a range such as 192.168.7.0/24, or an address")
+}
+
+/// More than a century is a slip.
+fn days(text: &str) -> Result<u32, &'static str> {
+    match text.parse() {
+        Ok(days @ 1..=36_500) => Ok(days),
+        Ok(0) => {
+            Err("it would never be let in; give at least 1, or keep it out with `postern peer set NAME --disable`")
+        }
+        Ok(_) | Err(_) => Err("give a whole number of days, up to 36500"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn a_site_is_ranges_and_addresses() {
+        assert_eq!(range("10.9.0.0/16"), Ok("10.9.0.0/16".parse().unwrap()));
+        assert_eq!(range("10.20.0.5"), Ok("10.20.0.5/32".parse().unwrap()));
+        assert_eq!(range("fd00::5"), Ok("fd00::5/128".parse().unwrap()));
+        assert!(range("10.20.0.5/40").is_err() && range("office").is_err());
+    }
+
+    #[test]
+    fn an_end_is_some_days_away() {
+        assert_eq!((days("1"), days("36500")), (Ok(1), Ok(36_500)));
+        assert!(days("0").unwrap_err().contains("--disable"));
+        assert!(days("-1").is_err() && days("99999").is_err() && days("soon").is_err());
+    }
+
+    #[test]
+    fn a_change_sets_or_clears_and_is_not_empty() {
+        let understood = |arguments: &[&str]| {
+            Cli::try_parse_from([&["postern", "peer", "set", "laptop"], arguments].concat()).is_ok()
+        };
+        for good in
+            [&["--no-user"][..], &["--no-expiry"], &["--user", "a"], &["--expires", "3", "--no-user"], &["--groups"]]
+        {
+            assert!(understood(good), "{good:?}");
+        }
+        for bad in
+            [&[][..], &["--user", "a", "--no-user"], &["--expires", "3", "--no-expiry"], &["--enable", "--disable"]]
+        {
+            assert!(!understood(bad), "{bad:?}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_sound() {

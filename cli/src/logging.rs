@@ -46,10 +46,10 @@ impl Level {
 
 /// Sends the log to the error stream: lines for people, or JSON where `NB_LOG_FORMAT` says `json`.
 ///
-/// Libraries say warnings at most: at finer levels they print whole requests, credentials included.
+/// Libraries say warnings at most: at finer levels they print whole requests, credentials included. boringtun says nothing:
+/// what it warns of is every lost handshake of a machine that is asleep.
 pub(crate) fn start(level: Level, environment: &Environment) {
-    let ours = level.filter();
-    let filter = Targets::new().with_default(ours.min(LevelFilter::WARN)).with_target("postern", ours);
+    let filter = filter(level.filter());
     let lines = fmt::layer().with_writer(io::stderr);
     let layer = if environment.get("NB_LOG_FORMAT").is_some_and(|format| format == "json") {
         lines.json().flatten_event(true).with_filter(filter).boxed()
@@ -58,6 +58,11 @@ pub(crate) fn start(level: Level, environment: &Environment) {
     };
     // A second subscriber in one process is only possible in tests, and there the first may stay.
     let _ = tracing_subscriber::registry().with(layer).try_init();
+}
+
+fn filter(ours: LevelFilter) -> Targets {
+    let libraries = ours.min(LevelFilter::WARN);
+    Targets::new().with_default(libraries).with_target("postern", ours).with_target("boringtun", LevelFilter::OFF)
 }
 
 /// Colours are for terminals, and for those who did not say no (<https://no-color.org>).
@@ -69,6 +74,15 @@ pub(crate) fn colours(environment: &Environment, stream: &impl IsTerminal) -> bo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn libraries_warn_at_most_and_boringtun_not_at_all() {
+        let filter = filter(LevelFilter::DEBUG);
+        let says = |target, level| filter.would_enable(target, &level);
+        assert!(says("postern_proxy", tracing::Level::DEBUG));
+        assert!(says("hyper", tracing::Level::WARN) && !says("hyper", tracing::Level::INFO));
+        assert!(!says("boringtun::noise", tracing::Level::ERROR));
+    }
 
     #[test]
     fn a_word_that_is_no_level_is_ignored_with_a_warning() {

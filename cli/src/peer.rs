@@ -26,26 +26,31 @@ pub(crate) async fn run(command: &args::Peer, environment: &Environment) -> Resu
                 site: args.site.clone(),
                 expires: args.expires.map(days_from_now),
             };
-            let made = client(&args.data, environment)?.add_peer(&asked).await;
-            print_conf(&made.map_err(|error| refused(&error))?);
+            let made = client(&args.data, environment)?.add_peer(&asked).await.map_err(|error| refused(&error))?;
+            // Alone on the output, so that `> laptop.conf` holds nothing else.
+            print(&made.conf);
+            warn(&made.warnings);
         }
         args::Peer::List { json, data } => {
             let peers = client(data, environment)?.peers().await.map_err(|error| refused(&error))?;
             print(&if *json { line(&peers) } else { listed(&peers, environment) });
         }
-        args::Peer::Show { name, json, data } => {
-            let found = client(data, environment)?.peer(name, None).await.map_err(|error| refused(&error))?;
+        args::Peer::Show { name, endpoint, json, data } => {
+            let found = client(data, environment)?.peer(name, endpoint.as_deref()).await;
+            let found = found.map_err(|error| refused(&error))?;
             print(&if *json { line(&found.peer) } else { shown(&found, environment) });
+            warn(&found.warnings);
         }
         args::Peer::Set(args) => {
             let changes = PeerChanges {
-                user: args.user.clone().map_or(Update::Keep, Update::To),
+                user: update(args.user.clone(), args.no_user),
                 groups: args.groups.as_deref().map(named),
                 enabled: if args.enable { Some(true) } else { args.disable.then_some(false) },
-                expires: args.expires.map_or(Update::Keep, |days| Update::To(days_from_now(days))),
+                expires: update(args.expires.map(days_from_now), args.no_expiry),
             };
             let client = client(&args.data, environment)?;
-            client.set_peer(&args.name, &changes).await.map_err(|error| refused(&error))?;
+            let peer = client.set_peer(&args.name, &changes).await.map_err(|error| refused(&error))?;
+            warn(&peer.warnings);
         }
         args::Peer::Remove { name, user, data } => {
             let client = client(data, environment)?;
@@ -78,12 +83,15 @@ fn days_from_now(days: u32) -> i64 {
     i64::try_from(now.as_secs()).unwrap_or_default() + i64::from(days) * DAY
 }
 
-/// The file alone on the output, so that `> laptop.conf` holds nothing else; what people should know beside it.
-#[expect(clippy::print_stderr, reason = "what is not part of the file")]
-fn print_conf(made: &NewPeer) {
-    print(&made.conf);
+fn update<T>(to: Option<T>, clear: bool) -> Update<T> {
+    if clear { Update::Clear } else { to.map_or(Update::Keep, Update::To) }
+}
+
+/// What people should know beside what they asked for, after it.
+#[expect(clippy::print_stderr, reason = "what is not part of the answer")]
+fn warn(warnings: &[String]) {
     let _ = io::stdout().flush();
-    for warning in &made.warnings {
+    for warning in warnings {
         eprintln!("postern: {warning}");
     }
 }
@@ -141,11 +149,35 @@ fn shown(found: &NewPeer, environment: &Environment) -> String {
         rows.push(row("site", joined(&peer.site)));
     }
     if let Some(expires) = peer.expires {
-        let days = (expires - days_from_now(0)).div_euclid(DAY);
-        rows.push(row("expires", if days < 0 { "is over".to_owned() } else { format!("in {days} days") }));
-    }
-    if let Some(sentence) = &peer.sentence {
-        rows.push(row("problem", sentence.clone()));
+        rows.push(row("expires", until(expires - days_from_now(0))));
     }
     format!("{}\n{}", table(&rows, ""), found.conf)
+}
+
+/// Rounded up, so that a day from now is 24 h away.
+fn until(seconds: i64) -> String {
+    match seconds {
+        ..=0 => "is over".to_owned(),
+        1..3_600 => format!("in {} min", (seconds + 59) / 60),
+        3_600..=172_800 => format!("in {} h", (seconds + 3_599) / 3_600),
+        _ => format!("in {} days", (seconds + DAY - 1) / DAY),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_told_as_people_count() {
+        let told = [-5, 30, DAY - 2, DAY, 2 * DAY, 7 * DAY - 3].map(until);
+        assert_eq!(told, ["is over", "in 1 min", "in 24 h", "in 24 h", "in 48 h", "in 7 days"]);
+    }
+
+    #[test]
+    fn what_is_not_named_stays() {
+        assert_eq!(update::<u8>(None, false), Update::Keep);
+        assert_eq!(update::<u8>(None, true), Update::Clear);
+        assert_eq!(update(Some(1), false), Update::To(1));
+    }
 }

@@ -59,6 +59,10 @@ impl fmt::Display for Mistake {
 
 /// wg-quick's own default on a path of 1500 bytes.
 const USUAL_MTU: u16 = 1420;
+/// What else wg-quick knows in `[Interface]`.
+const OF_THE_SYSTEM: [&str; 9] =
+    ["dns", "fwmark", "listenport", "postdown", "postup", "predown", "preup", "saveconfig", "table"];
+const COPY: &str = "copy it from where the file came from";
 
 /// Reads the text of a file.
 ///
@@ -96,8 +100,10 @@ enum Section {
 #[derive(Default)]
 struct PeerLines {
     line: usize,
-    key: Option<PublicKey>,
-    allowed_ips: Vec<IpNet>,
+    /// With its line.
+    key: Option<(usize, PublicKey)>,
+    /// `None` where the file says nothing.
+    allowed_ips: Option<Vec<IpNet>>,
     endpoint: Option<String>,
     keep_alive: Option<Duration>,
 }
@@ -142,7 +148,8 @@ impl Reading {
                 Err(_) => self.wrong("PrivateKey is not a WireGuard key", "it takes the 44 characters of `wg genkey`"),
             },
             (Section::Interface, "address") => {
-                let found = self.list(value, |item| item.parse().ok().or_else(|| Some(item.parse::<IpNet>().ok()?.addr())));
+                let found =
+                    self.list(value, |item| item.parse().ok().or_else(|| Some(item.parse::<IpNet>().ok()?.addr())));
                 self.addresses.extend(found);
             }
             (Section::Interface, "mtu") => match value.parse() {
@@ -151,38 +158,48 @@ impl Reading {
             },
             (Section::Peer, _) => self.peer_setting(name, value),
             // Of wg-quick, for the system's own tunnels: ours touches neither routes nor resolver.
-            (Section::Interface, _) => {}
+            (Section::Interface, name) if OF_THE_SYSTEM.contains(&name) => {}
+            (Section::Interface, _) => {
+                self.wrong(
+                    "this is no setting of [Interface]",
+                    "it has PrivateKey, Address and MTU; leave out the rest",
+                );
+            }
         }
     }
 
     fn peer_setting(&mut self, name: &str, value: &str) {
-        let allowed = if name == "allowedips" { self.list(value, network) } else { Vec::new() };
-        let key = if name == "publickey" { Some(PublicKey::parse(value)) } else { None };
-        let keep_alive = if name == "persistentkeepalive" { Some(keep_alive(value)) } else { None };
-        if let Some(Err(error)) = key {
-            self.mistakes.push(Mistake {
-                line: self.line,
-                what: format!("PublicKey is {error}"),
-                remedy: "copy it from where the file came from",
-            });
+        // Taken out while it is changed, so that mistakes can be noted meanwhile.
+        let Some(mut peer) = self.peers.pop() else { return };
+        match name {
+            "publickey" => match PublicKey::parse(value) {
+                Ok(key) => peer.key = Some((self.line, key)),
+                Err(error) => self.wrong(&format!("PublicKey is {error}"), COPY),
+            },
+            "allowedips" if !value.is_empty() => {
+                let found = self.list(value, network);
+                peer.allowed_ips.get_or_insert_default().extend(found);
+            }
+            "allowedips" => {}
+            "endpoint" => peer.endpoint = Some(value.to_owned()),
+            "persistentkeepalive" => match keep_alive(value) {
+                Some(keep_alive) => peer.keep_alive = keep_alive,
+                None => {
+                    self.wrong(
+                        "PersistentKeepalive is no number of seconds from 0 to 65535",
+                        "write 25, or leave it out",
+                    );
+                }
+            },
+            "presharedkey" => {
+                self.wrong("PresharedKey is not supported", "make the peer anew with `postern peer add`");
+            }
+            _ => self.wrong(
+                "this is no setting of [Peer]",
+                "it has PublicKey, AllowedIPs, Endpoint and PersistentKeepalive; leave out the rest",
+            ),
         }
-        if keep_alive == Some(None) {
-            self.wrong("PersistentKeepalive is no number of seconds from 0 to 65535", "write 25, or leave it out");
-        }
-        if name == "presharedkey" {
-            self.wrong("PresharedKey is not supported", "make the peer anew with `postern peer add`");
-        }
-        let Some(peer) = self.peers.last_mut() else { return };
-        peer.allowed_ips.extend(allowed);
-        if let Some(Ok(key)) = key {
-            peer.key = Some(key);
-        }
-        if name == "endpoint" {
-            peer.endpoint = Some(value.to_owned());
-        }
-        if let Some(Some(keep_alive)) = keep_alive {
-            peer.keep_alive = keep_alive;
-        }
+        self.peers.push(peer);
     }
 
     fn list<T>(&mut self, value: &str, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
@@ -206,18 +223,16 @@ impl Reading {
 
     fn finish(mut self) -> Result<Conf, Vec<Mistake>> {
         let whole = |what: &str, remedy| Mistake { line: 0, what: what.to_owned(), remedy };
-        let mut peers = Vec::new();
+        let own = self.key.as_ref().map(|key| PublicKey(key.public()));
+        let (mut peers, mut known) = (Vec::new(), BTreeMap::new());
         for peer in self.peers {
-            let at = |what: &str, remedy| Mistake { line: peer.line, what: what.to_owned(), remedy };
-            match (peer.key, peer.endpoint) {
-                (Some(key), Some(endpoint)) if is_endpoint(&endpoint) => {
-                    peers.push(ConfPeer { key, allowed_ips: peer.allowed_ips, endpoint, keep_alive: peer.keep_alive });
-                }
-                (None, _) => self.mistakes.push(at("this peer has no PublicKey", "copy it from where the file came from")),
-                (Some(_), _) => self.mistakes.push(at(
-                    "this peer has no Endpoint of the form host:port",
-                    "add `Endpoint = host:port`, where the proxy listens for WireGuard",
-                )),
+            if let Some((line, key)) = peer.key {
+                let other = *known.entry(key).or_insert(line);
+                self.mistakes.extend(useless(key, own, line, other));
+            }
+            match peer.complete() {
+                Ok(peer) => peers.push(peer),
+                Err(mistakes) => self.mistakes.extend(mistakes),
             }
         }
         if self.key.is_none() {
@@ -225,10 +240,11 @@ impl Reading {
             self.mistakes.push(whole("there is no PrivateKey in [Interface]", remedy));
         }
         if self.addresses.is_empty() {
-            self.mistakes.push(whole("there is no Address in [Interface]", "copy it from where the file came from"));
+            self.mistakes.push(whole("there is no Address in [Interface]", COPY));
         }
         if peers.is_empty() && self.mistakes.is_empty() {
-            self.mistakes.push(whole("there is no [Peer]", "make the file with `postern peer add`"));
+            let remedy = "`postern peer show NAME` prints it once a proxy has a tunnel";
+            self.mistakes.push(whole("there is no [Peer]", remedy));
         }
         self.mistakes.sort_by_key(|mistake| (mistake.line == 0, mistake.line));
         match self.key {
@@ -238,6 +254,46 @@ impl Reading {
             }
             Some(_) | None => Err(self.mistakes),
         }
+    }
+}
+
+impl PeerLines {
+    /// What is missing is told with the line of the section.
+    fn complete(self) -> Result<ConfPeer, Vec<Mistake>> {
+        let missing = |what: &str, remedy| Mistake { line: self.line, what: what.to_owned(), remedy };
+        let mut mistakes = Vec::new();
+        if self.key.is_none() {
+            mistakes.push(missing("this peer has no PublicKey", COPY));
+        }
+        if self.allowed_ips.is_none() {
+            let remedy = "add `AllowedIPs = `, with the addresses that are reached through it";
+            mistakes.push(missing("this peer has no AllowedIPs", remedy));
+        }
+        let endpoint = self.endpoint.filter(|endpoint| is_endpoint(endpoint));
+        if endpoint.is_none() {
+            let remedy = "add `Endpoint = host:port`, where the proxy listens for WireGuard";
+            mistakes.push(missing("this peer has no Endpoint of the form host:port", remedy));
+        }
+        match (self.key, self.allowed_ips, endpoint) {
+            (Some((_, key)), Some(allowed_ips), Some(endpoint)) => {
+                Ok(ConfPeer { key, allowed_ips, endpoint, keep_alive: self.keep_alive })
+            }
+            _ => Err(mistakes),
+        }
+    }
+}
+
+/// Why nobody can answer to the key that stands in `line`; `first` is the line where the same one comes first.
+fn useless(key: PublicKey, own: Option<PublicKey>, line: usize, first: usize) -> Option<Mistake> {
+    let wrong = |what: &str, remedy| Some(Mistake { line, what: what.to_owned(), remedy });
+    if key.0 == [0; 32] {
+        wrong("PublicKey is all zero, which is nobody's", COPY)
+    } else if Some(key) == own {
+        wrong("PublicKey is this peer's own", "it takes the proxy's: `postern peer show NAME` prints it")
+    } else if line != first {
+        wrong(&format!("PublicKey is the one of line {first} again"), "keep one of the two sections")
+    } else {
+        None
     }
 }
 
@@ -254,7 +310,8 @@ fn keep_alive(text: &str) -> Option<Option<Duration>> {
 }
 
 fn is_endpoint(text: &str) -> bool {
-    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0))
+    text.rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0))
 }
 
 #[cfg(test)]
@@ -309,11 +366,38 @@ PersistentKeepalive = 25
 
     #[test]
     fn what_is_missing_is_named() {
-        for (missing, word) in [("PrivateKey", "PrivateKey"), ("Address", "Address"), ("PublicKey", "PublicKey"), ("Endpoint", "Endpoint")] {
-            let text: String = GOOD.lines().filter(|line| !line.starts_with(missing)).map(|line| format!("{line}\n")).collect();
-            let mistakes = parse(&text).expect_err("something is missing");
-            assert!(mistakes.len() == 1 && mistakes[0].what.contains(word), "{missing}: {mistakes:?}");
+        for missing in ["PrivateKey", "Address", "PublicKey", "AllowedIPs", "Endpoint"] {
+            let without: Vec<_> = GOOD.lines().filter(|line| !line.starts_with(missing)).collect();
+            let mistakes = parse(&without.join("\n")).expect_err("something is missing");
+            assert!(mistakes.len() == 1 && mistakes[0].what.contains(missing), "{missing}: {mistakes:?}");
         }
         assert!(parse("").is_err());
+    }
+
+    fn lines(text: &str) -> Vec<usize> {
+        parse(text).expect_err("it is wrong").iter().map(|mistake| mistake.line).collect()
+    }
+
+    #[test]
+    fn what_nobody_knows_is_a_mistake_and_what_wg_quick_knows_is_none() {
+        assert_eq!(lines(&GOOD.replace("AllowedIPs", "AllowedIP")), [7, 10]);
+        assert_eq!(lines(&GOOD.replace("AllowedIPs = 100.72.0.1/32, fd7a::1/128", "AllowedIPs =")), [7]);
+        assert_eq!(lines(&GOOD.replace("MTU", "MTTU")), [5]);
+        let known = GOOD.replace("MTU = 1420", "MTU = 1420\nDNS = 1.1.1.1\nTable = off\nPostUp = true");
+        assert!(parse(&known).is_ok());
+    }
+
+    #[test]
+    fn a_key_that_nobody_answers_to_is_refused() {
+        let public = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=";
+        let own = PublicKey(parse(GOOD).expect("it is right").key.public()).to_string();
+        for nobodys in ["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", &own] {
+            assert_eq!(lines(&GOOD.replace(public, nobodys)), [9]);
+        }
+        let section = &GOOD[GOOD.find("[Peer]").expect("one")..GOOD.find("# Private").expect("one")];
+        let twice = format!("{GOOD}{section}");
+        assert_eq!(lines(&twice), [19]);
+        let two = format!("{GOOD}{}", section.replace(public, "AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM="));
+        assert_eq!(parse(&two).expect("two proxies").peers.len(), 2);
     }
 }

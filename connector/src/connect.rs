@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postern_model::{AccountId, Generation, HostName, MappedPeer, PeerMap};
-use postern_tunnel::{BindError, Config, ConnectError, Limits, Tunnel};
+use postern_tunnel::{BindError, Config, ConnectError, Limits, Misfit, Tunnel};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -18,15 +18,18 @@ use tokio_util::task::TaskTracker;
 use crate::conf::{Conf, ConfPeer};
 use crate::relay::relay;
 use crate::socks::{self, Destination, Reply};
+use crate::watch::{News, Watch};
 
-/// How long a connection into the tunnel may take, a handshake with the peer included.
-const DIAL: Duration = Duration::from_secs(15);
+/// How long a connection into the tunnel may usually take, a handshake with the peer included.
+pub const DIAL: Duration = Duration::from_secs(15);
 /// From the client's connection to the end of its SOCKS request.
 const GREETING: Duration = Duration::from_secs(10);
 /// SOCKS connections open at once; more wait in the system's queue.
 const CLIENTS: usize = 1024;
 /// A proxy's name may lead elsewhere by the next day.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(60);
+/// How often it is looked whether the peers answer.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Why there is no connection. One sentence with the next action.
 #[derive(Debug, thiserror::Error)]
@@ -58,15 +61,17 @@ pub struct Connected {
     tunnel: Tunnel,
     socks: SocketAddr,
     stop: CancellationToken,
+    /// None of them ends by itself while the tunnel works.
     tasks: JoinSet<()>,
+    watch: Watch,
 }
 
-/// Becomes the peer that `conf` describes and serves SOCKS5 at `socks`. Has to be called on a tokio runtime. Whether the other
-/// end answers shows with the first connection.
+/// Becomes the peer that `conf` describes and serves SOCKS5 at `socks`; a connection into the tunnel may take as long as `dial`
+/// ([`DIAL`]). Has to be called on a tokio runtime. Whether the other end answers, [`Connected::news`] tells.
 ///
 /// # Errors
 /// [`StartError`].
-pub async fn start(conf: Conf, socks: SocketAddr) -> Result<Connected, StartError> {
+pub async fn start(conf: Conf, socks: SocketAddr, dial: Duration) -> Result<Connected, StartError> {
     let map = map(&conf).await?;
     let in_use = |source| StartError::Socks { address: socks, source };
     let listener = TcpListener::bind(socks).await.map_err(in_use)?;
@@ -86,7 +91,8 @@ pub async fn start(conf: Conf, socks: SocketAddr) -> Result<Connected, StartErro
             tracing::error!("the tunnel has ended: {error}; start it again");
         }
     });
-    let entry = Entry { tunnel: tunnel.clone(), hosts: conf.hosts.clone() };
+    let entry = Entry { tunnel: tunnel.clone(), hosts: conf.hosts.clone(), dial };
+    let watch = Watch::new(conf.peers.iter().map(|peer| (peer.key, peer.endpoint.clone())));
     let until = stop.clone();
     tasks.spawn(async move {
         let _stopped = until.run_until_cancelled(serve(listener, Arc::new(entry))).await;
@@ -97,7 +103,7 @@ pub async fn start(conf: Conf, socks: SocketAddr) -> Result<Connected, StartErro
             let _stopped = until.run_until_cancelled(follow_names(tunnel, conf, map)).await;
         });
     }
-    Ok(Connected { tunnel, socks, stop, tasks })
+    Ok(Connected { tunnel, socks, stop, tasks, watch })
 }
 
 impl Connected {
@@ -105,6 +111,21 @@ impl Connected {
     #[must_use]
     pub fn socks_addr(&self) -> SocketAddr {
         self.socks
+    }
+
+    /// The next thing that people should know: that a peer answers, or has not for a while. `None` once nothing works any
+    /// more, and the log says why. Nothing is lost if the future is dropped.
+    pub async fn news(&mut self) -> Option<News> {
+        loop {
+            let now = Instant::now();
+            if let Some(news) = self.watch.look(&self.tunnel.status().peers, now.into_std()) {
+                return Some(news);
+            }
+            tokio::select! {
+                _ = self.tasks.join_next() => return None,
+                () = sleep_until(now + LOOK) => {}
+            }
+        }
     }
 
     /// Accepts nothing more and ends every connection in order.
@@ -132,13 +153,26 @@ async fn map(conf: &Conf) -> Result<PeerMap, StartError> {
 
 async fn resolve(peer: &ConfPeer) -> Result<SocketAddr, StartError> {
     let failed = |source| StartError::Endpoint { endpoint: peer.endpoint.clone(), source };
-    let mut found = lookup_host(&peer.endpoint).await.map_err(failed)?;
-    found.next().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
+    let found = lookup_host(&peer.endpoint).await.map_err(failed)?;
+    chosen(found).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
+}
+
+/// The first in the system's order, but for `localhost`: a proxy that only this machine reaches is at 127.0.0.1.
+fn chosen(mut found: impl Iterator<Item = SocketAddr>) -> Option<SocketAddr> {
+    let first = found.next()?;
+    let other = found.find(|address| address.ip() == Ipv4Addr::LOCALHOST);
+    Some(other.filter(|_| first.ip() == Ipv6Addr::LOCALHOST).unwrap_or(first))
 }
 
 fn put_in_force(tunnel: &Tunnel, map: &PeerMap) {
     for misfit in tunnel.set_map(map) {
-        tracing::warn!("{misfit}");
+        match misfit {
+            // A proxy that everything goes through has our own address in its ranges.
+            Misfit::OwnAddress { .. } => {}
+            Misfit::SameKey { .. } | Misfit::OwnKey { .. } | Misfit::SameRange { .. } | Misfit::Nested { .. } => {
+                tracing::warn!("{misfit}");
+            }
+        }
     }
 }
 
@@ -162,6 +196,7 @@ async fn follow_names(tunnel: Tunnel, conf: Conf, mut before: PeerMap) {
 struct Entry {
     tunnel: Tunnel,
     hosts: BTreeMap<HostName, Vec<IpAddr>>,
+    dial: Duration,
 }
 
 async fn serve(listener: TcpListener, entry: Arc<Entry>) {
@@ -219,7 +254,7 @@ impl Entry {
         };
         let mut last = Refusal::UnknownName;
         for address in addresses {
-            match self.tunnel.connect(SocketAddr::new(address, port), DIAL).await {
+            match self.tunnel.connect(SocketAddr::new(address, port), self.dial).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = Refusal::Connect(error),
             }
@@ -261,5 +296,42 @@ impl std::fmt::Display for Destination {
             Self::Address(address) => write!(f, "{address}"),
             Self::Name(name, port) => write!(f, "{}:{port}", name.escape_debug()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use postern_model::PublicKey;
+    use postern_tunnel::PrivateKey;
+
+    use super::*;
+
+    #[test]
+    fn localhost_is_where_a_proxy_listens() {
+        let of = |texts: &[&str]| chosen(texts.iter().map(|text| text.parse().unwrap())).map(|found| found.to_string());
+        assert_eq!(of(&["[::1]:7", "127.0.0.1:7"]).as_deref(), Some("127.0.0.1:7"));
+        assert_eq!(of(&["[::1]:7"]).as_deref(), Some("[::1]:7"));
+        assert_eq!(of(&["[fd00::1]:7", "192.0.2.1:7"]).as_deref(), Some("[fd00::1]:7"));
+        assert_eq!(of(&[]), None);
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_that_has_ended_is_told() {
+        let peer = ConfPeer {
+            key: PublicKey([9; 32]),
+            allowed_ips: vec!["100.72.0.1/32".parse().unwrap()],
+            endpoint: "127.0.0.1:9".to_owned(),
+            keep_alive: None,
+        };
+        let conf = Conf {
+            key: PrivateKey::generate(),
+            addresses: vec![[100, 72, 0, 2].into()],
+            mtu: 1420,
+            peers: vec![peer],
+            hosts: BTreeMap::new(),
+        };
+        let mut connected = start(conf, (Ipv4Addr::LOCALHOST, 0).into(), DIAL).await.unwrap();
+        connected.tunnel.close();
+        assert_eq!(timeout(Duration::from_secs(60), connected.news()).await.expect("it ends"), None);
     }
 }

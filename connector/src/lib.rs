@@ -7,6 +7,8 @@ pub mod conf;
 mod connect;
 mod relay;
 mod socks;
+mod watch;
 
 pub use conf::Conf;
-pub use connect::{Connected, StartError, start};
+pub use connect::{Connected, DIAL, StartError, start};
+pub use watch::News;

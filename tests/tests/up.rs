@@ -1,8 +1,9 @@
 //! `postern up`, started and read as a user does.
 
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use postern_tests::client::basic;
+use postern_tests::client::{Client, basic};
 use postern_tests::netns::in_namespace;
 use postern_tests::process::{Postern, Up, run};
 use postern_tests::{eventually, upstream::Upstream, within};
@@ -33,6 +34,12 @@ async fn printed_lines() {
     let mut told = BufReader::new(peer.stdout.take().expect("piped")).lines();
     let first = within("the peer to be there", told.next_line()).await.expect("it prints").expect("a line");
     assert!(first.contains("SOCKS5 at 127.0.0.1:1080"), "{first}");
+    loop {
+        let line = within("the proxy to answer", told.next_line()).await.expect("it prints").expect("a line");
+        if line.starts_with("connected: 127.0.0.1:") {
+            break;
+        }
+    }
 
     let lines: Vec<_> = lines("curl ").into_iter().filter(|line| line.starts_with("curl ")).collect();
     assert_eq!(lines.len(), 3, "one line for each demo service in:\n{output}");
@@ -52,7 +59,7 @@ async fn the_ready_file_tells_a_script_everything() {
     let up = Up::demo().await;
     assert_eq!(up.ready["pid"], u64::from(up.process.pid()));
     for key in ["ca_file", "data_dir", "demo_peer_conf"] {
-        let path = std::path::Path::new(up.ready[key].as_str().expect(key));
+        let path = Path::new(up.ready[key].as_str().expect(key));
         assert!(path.is_absolute() && path.exists(), "{key} is {}", path.display());
     }
     let services = up.ready["services"].as_array().expect("services");
@@ -185,4 +192,159 @@ async fn a_hundred_services_cost_less_than_40_megabytes() {
     }
     let resident = up.process.resident();
     assert!(resident < 40 * 1024, "{resident} KiB");
+}
+
+/// `postern up` without a configuration on a folder that an earlier run has left, and its ready file.
+async fn restarted(folder: &Path) -> (Postern, Value) {
+    let path = |name: &str| folder.join(name).into_os_string().into_string().expect("UTF-8");
+    let (data, file) = (path("data"), path("again.json"));
+    // It may be of another run.
+    let _ = std::fs::remove_file(&file);
+    let addresses = ["--https", "127.0.0.1:0", "--management", "127.0.0.1:0", "--health-addr", ""];
+    let process = Postern::start(&[&["up", "--data-dir", &data, "--ready-file", &file][..], &addresses].concat(), &[]);
+    let ready = eventually("the ready file", || async {
+        let text = std::fs::read(&file).ok()?;
+        Some(serde_json::from_slice(&text).expect("the ready file is whole when it is there"))
+    })
+    .await;
+    (process, ready)
+}
+
+fn demo_peer(up: &Up) -> (PathBuf, String) {
+    let path = PathBuf::from(up.ready["demo_peer_conf"].as_str().expect("a path"));
+    let text = std::fs::read_to_string(&path).expect("readable");
+    (path, text)
+}
+
+fn service<'r>(ready: &'r Value, name: &str) -> &'r Value {
+    let services = ready["services"].as_array().expect("services");
+    services.iter().find(|service| service["name"] == name).expect("the demo has it")
+}
+
+#[tokio::test]
+async fn without_its_tunnel_it_says_so_at_once_and_the_rest_answers() {
+    let up = Up::demo().await;
+    let (path, conf) = demo_peer(&up);
+    let endpoint = conf.lines().find_map(|line| line.strip_prefix("Endpoint = ")).expect("an endpoint").to_owned();
+    let Up { process, folder, .. } = up;
+    process.stop().await;
+
+    let taken = std::net::UdpSocket::bind(&endpoint).expect("it is free again");
+    let (process, ready) = restarted(folder.path()).await;
+    assert!(ready["demo_peer_conf"].is_null(), "{ready}");
+    let problem = service(&ready, "inside")["problem"].as_str().expect("a sentence");
+    let port = endpoint.rsplit(':').next().expect("a port");
+    assert!(problem.contains(&format!("UDP port {port}")), "it has not waited for nothing: {problem}");
+    let output = process.output();
+    assert!(output.contains(&format!("\n  {problem}\n")), "it is printed:\n{output}");
+    assert!(!output.contains(" connect ") && !output.contains("socks5h"), "no line that cannot work:\n{output}");
+    assert!(service(&ready, "hello")["problem"].is_null(), "{ready}");
+    let https = ready["https"].as_str().and_then(|text| text.parse().ok()).expect("an address");
+    let client = Client::new(https, &folder.path().join("data/ca.pem"));
+    assert_eq!(client.get("hello.localhost", "/").await.status, 200);
+    process.stop().await;
+
+    drop(taken);
+    let (process, ready) = restarted(folder.path()).await;
+    assert_eq!(ready["demo_peer_conf"].as_str().map(Path::new), Some(&*path));
+    assert!(service(&ready, "inside")["problem"].is_null(), "{ready}");
+    assert_eq!(std::fs::read_to_string(&path).expect("readable"), conf, "whoever used it goes on");
+    process.stop().await;
+
+    let keys: Vec<_> = std::fs::read_dir(folder.path().join("data/tunnel")).expect("the keys").collect();
+    let mut damaged = 0;
+    for entry in keys.into_iter().map(|entry| entry.expect("readable").path()) {
+        if std::fs::metadata(&entry).is_ok_and(|about| about.is_file() && about.len() > 0) {
+            std::fs::write(entry, "nonsense").expect("writable");
+            damaged += 1;
+        }
+    }
+    assert!(damaged > 0);
+    let (_process, ready) = restarted(folder.path()).await;
+    assert!(ready["demo_peer_conf"].is_null(), "{ready}");
+    let problem = service(&ready, "inside")["problem"].as_str().expect("a sentence");
+    assert!(problem.contains("data/tunnel"), "it names the file: {problem}");
+}
+
+#[tokio::test]
+async fn a_proxy_elsewhere_leaves_the_demo_peer_alone() {
+    let up = Up::demo().await;
+    let (path, conf) = demo_peer(&up);
+    let data = up.folder.path().join("data").into_os_string().into_string().expect("UTF-8");
+    let (code, token) = run(&["token", "add", "elsewhere", "--data-dir", &data], &[]).await;
+    assert_eq!(code, Some(0), "{token}");
+    let certs = tempfile::tempdir().expect("a folder");
+    postern_tests::certificate::write(certs.path(), &["inside.localhost"]);
+    let mgmt = format!("https://{}", up.ready["management"].as_str().expect("an address"));
+    let (ca, cert_dir) =
+        (up.ca().into_os_string().into_string().expect("UTF-8"), certs.path().to_str().expect("UTF-8"));
+    let elsewhere =
+        ["proxy", "--mgmt", &mgmt, "--mgmt-ca", &ca, "--domain", "far.test", "--cert-dir", cert_dir, "--private"];
+    let places = ["--addr", "127.0.0.1:0", "--health-addr", ""];
+    let elsewhere = Postern::start(&[&elsewhere[..], &places].concat(), &[("NB_PROXY_TOKEN", token.trim())]);
+    let sections = || async {
+        let (_, shown) = run(&["peer", "show", "demo", "--data-dir", &data], &[]).await;
+        shown.matches("[Peer]").count()
+    };
+    eventually("the other proxy in the tunnel", || async { (sections().await == 2).then_some(()) }).await;
+    elsewhere.stop().await;
+    let Up { process, folder, .. } = up;
+    process.stop().await;
+
+    let (_process, ready) = restarted(folder.path()).await;
+    assert_eq!(ready["demo_peer_conf"].as_str().map(Path::new), Some(&*path));
+    assert_eq!(std::fs::read_to_string(&path).expect("readable"), conf, "it is the same peer with the same file");
+}
+
+#[tokio::test]
+async fn the_asker_s_mistakes_end_with_2_and_what_could_not_be_done_with_1() {
+    let up = Up::demo().await;
+    let data = up.folder.path().join("data").into_os_string().into_string().expect("UTF-8");
+    let key = "nonsense";
+    for asked in [
+        &["add", "no!name"][..],
+        &["add", "laptop", "--public-key", key],
+        &["add", "laptop", "--endpoint", "nowhere"],
+        &["add", "laptop", "--site", "office"],
+        &["add", "laptop", "--expires", "0"],
+        &["add", "laptop", "--user", "a:b"],
+        &["show", "nobody"],
+        &["set", "demo"],
+    ] {
+        let (code, output) = run(&[&["peer"], asked, &["--data-dir", &data]].concat(), &[]).await;
+        assert_eq!(code, Some(2), "{asked:?}\n{output}");
+    }
+    for good in [
+        &["add", "laptop", "--user", "alice", "--expires", "2"][..],
+        &["add", "printer", "--site", "10.20.0.5"],
+        &["set", "laptop", "--no-user", "--no-expiry"],
+        &["show", "laptop", "--endpoint", "vpn.example.com:51820"],
+    ] {
+        let (code, output) = run(&[&["peer"], good, &["--data-dir", &data]].concat(), &[]).await;
+        assert_eq!(code, Some(0), "{good:?}\n{output}");
+        if good[0] == "show" {
+            assert!(output.contains("Endpoint = vpn.example.com:51820"), "{output}");
+            assert!(output.contains("nobody's") && !output.contains("expires"), "both were cleared:\n{output}");
+        }
+    }
+    up.process.stop().await;
+    let (code, output) = run(&["peer", "list", "--data-dir", &data], &[]).await;
+    assert_eq!(code, Some(1), "nobody is there to ask:\n{output}");
+}
+
+#[tokio::test]
+async fn a_peer_file_that_can_never_work_is_refused() {
+    let up = Up::demo().await;
+    let (_, conf) = demo_peer(&up);
+    let bad = up.folder.path().join("bad.conf");
+    for (what, text) in [("AllowedIPs", conf.replace("AllowedIPs", "AllowedIP")), ("neither", "nonsense\n".repeat(500))]
+    {
+        std::fs::write(&bad, text).expect("writable");
+        let (code, output) = run(&["connect", bad.to_str().expect("UTF-8"), "--socks", "127.0.0.1:0"], &[]).await;
+        assert_eq!(code, Some(2), "{output}");
+        assert!(output.contains(what) && output.lines().count() <= 11, "{output}");
+    }
+    std::fs::write(&bad, conf).expect("writable");
+    let good = Postern::start(&["connect", bad.to_str().expect("UTF-8"), "--socks", "127.0.0.1:0"], &[]);
+    good.printed("connected: ").await;
 }

@@ -147,12 +147,10 @@ fn an_unreadable_variable_is_a_warning_and_an_unreadable_flag_a_mistake() {
 fn what_is_not_there_yet_is_refused_by_name() {
     for (flags, variable, text) in [
         ("--acme-certs", "NB_PROXY_ACME_CERTIFICATES", "true"),
-        ("--private", "NB_PROXY_PRIVATE", "1"),
         ("--proxy-protocol", "NB_PROXY_PROXY_PROTOCOL", "true"),
         ("--debug-endpoint", "NB_PROXY_DEBUG_ENDPOINT", "true"),
         ("--supports-custom-ports", "NB_PROXY_SUPPORTS_CUSTOM_PORTS", "true"),
         ("--wildcard-cert-dir=/w", "NB_PROXY_WILDCARD_CERT_DIR", "/w"),
-        ("--wg-port=51820", "NB_PROXY_WG_PORT", "51820"),
         ("--preshared-key=hush", "NB_PROXY_PRESHARED_KEY", "hush"),
         ("--max-dial-timeout=5s", "NB_PROXY_MAX_DIAL_TIMEOUT", "5s"),
         ("--geo-data-dir=/geo", "NB_PROXY_GEO_DATA_DIR", "/geo"),

@@ -31,13 +31,11 @@ use crate::shell::program;
 
 use demo::Demo;
 use ready::Ready;
-use services::Published;
+use services::{OWN_ID, Published};
 use welcome::{Style, welcome};
 
 /// The cluster of a proxy that serves its own management server; nobody else sees the name.
 const OWN_DOMAIN: &str = "localhost";
-/// There is one such proxy, so that `status` does not list those of earlier runs.
-const OWN_ID: &str = "postern-up";
 
 /// Runs management server, proxy and, without a file, the demo, until told to stop.
 pub(crate) async fn run(args: &args::Up, environment: &Environment) -> Result<(), Failure> {
@@ -67,15 +65,14 @@ pub(crate) async fn run(args: &args::Up, environment: &Environment) -> Result<()
     let (certificates, ca_file) = certificates(&proxy_settings, server.data_dir())?;
     let tunnel = tunnel(&tunnel_settings, server.data_dir());
     let edge = edge(&server, &addresses, proxy_settings, tunnel, certificates).await?;
-    let demo_peer = async {
+    let tunnel = async {
         edge.proxy.ready().await;
-        peer::tunnel(&server, &published).await;
-        if demo.is_some() { peer::demo(&server).await } else { Ok(None) }
+        peer::tunnel(&server, &published, demo.is_some()).await
     };
 
     tokio::select! {
-        demo_peer_conf = demo_peer => {
-            let ready = Ready { demo_peer_conf: demo_peer_conf?, ..ready(&server, &edge, ca_file, &published) };
+        tunnel = tunnel => {
+            let ready = ready(&server, &edge, ca_file, &published, tunnel?);
             announce(args, environment, &ready, demo.is_some());
             if let Some(file) = &ready_file {
                 ready.write(file)?;
@@ -183,8 +180,15 @@ async fn edge(
     Edge::start(transport, identity, config, "--https", certificates).await
 }
 
-fn ready(server: &management_server::Running, edge: &Edge, ca_file: Option<PathBuf>, published: &[Published]) -> Ready {
+fn ready(
+    server: &management_server::Running,
+    edge: &Edge,
+    ca_file: Option<PathBuf>,
+    published: &[Published],
+    tunnel: peer::Tunnel,
+) -> Ready {
     let https = edge.proxy.https_addr();
+    let without_tunnel = tunnel.problem.as_deref();
     Ready {
         pid: std::process::id(),
         https,
@@ -192,8 +196,8 @@ fn ready(server: &management_server::Running, edge: &Edge, ca_file: Option<PathB
         health: edge.proxy.health_addr(),
         ca_file,
         data_dir: server.data_dir().to_owned(),
-        demo_peer_conf: None,
-        services: published.iter().map(|service| service.ready(https.port())).collect(),
+        demo_peer_conf: tunnel.demo_peer_conf,
+        services: published.iter().map(|service| service.ready(https.port(), without_tunnel)).collect(),
     }
 }
 

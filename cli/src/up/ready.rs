@@ -18,7 +18,7 @@ pub(crate) struct Ready {
     /// `None` where the certificate comes from elsewhere.
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) data_dir: PathBuf,
-    /// The wg-quick file of a tunnel peer to try the demo with; `None` for somebody's own services.
+    /// The wg-quick file of a tunnel peer to try the demo with; `None` for somebody's own services, or without a tunnel.
     pub(crate) demo_peer_conf: Option<PathBuf>,
     pub(crate) services: Vec<ReadyService>,
 }
@@ -34,6 +34,8 @@ pub(crate) struct ReadyService {
     /// Only where it was made up for this run.
     #[serde(serialize_with = "exposed")]
     pub(crate) password: Option<Secret>,
+    /// Why it is of no use at the moment, and what to do; one sentence.
+    pub(crate) problem: Option<String>,
 }
 
 /// Who may enter a service.
@@ -93,6 +95,7 @@ mod tests {
                 url: "https://h:1".into(),
                 user: None,
                 password: None,
+                problem: Some("no".into()),
             },
             ReadyService {
                 name: "vault".into(),
@@ -100,6 +103,7 @@ mod tests {
                 url: "https://v:1".into(),
                 user: Some("guest".into()),
                 password: Some(Secret::from("pw")),
+                problem: None,
             },
         ];
         let ready = Ready {
@@ -118,8 +122,8 @@ mod tests {
             "pid": 1, "https": "127.0.0.1:8443", "management": "127.0.0.1:33073", "health": null, "ca_file": "/d/ca.pem",
             "data_dir": "/d", "demo_peer_conf": null,
             "services": [
-                {"name": "hello", "kind": "open", "url": "https://h:1", "user": null, "password": null},
-                {"name": "vault", "kind": "basic", "url": "https://v:1", "user": "guest", "password": "pw"},
+                {"name": "hello", "kind": "open", "url": "https://h:1", "user": null, "password": null, "problem": "no"},
+                {"name": "vault", "kind": "basic", "url": "https://v:1", "user": "guest", "password": "pw", "problem": null},
             ],
         });
         assert_eq!(read, wanted);

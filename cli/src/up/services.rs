@@ -17,6 +17,8 @@ pub(super) struct Published {
     needs_tunnel: bool,
 }
 
+/// What our own proxy calls itself. There is one such proxy, so that `status` does not list those of earlier runs.
+pub(super) const OWN_ID: &str = "postern-up";
 /// The group that opens the private demo service.
 pub(super) const DEMO_GROUP: &str = "demo";
 /// Whose the demo's login and its peer are.
@@ -28,8 +30,8 @@ impl Published {
         self.needs_tunnel
     }
 
-    /// With the port it is served on.
-    pub(super) fn ready(&self, port: u16) -> ReadyService {
+    /// With the port it is served on, and why there is no tunnel, where there is none.
+    pub(super) fn ready(&self, port: u16, without_tunnel: Option<&str>) -> ReadyService {
         let port = match (self.kind, port) {
             // The tunnel's own port, whatever the public one is.
             (Kind::Private, _) | (_, 443) => String::new(),
@@ -41,6 +43,7 @@ impl Published {
             url: format!("https://{}{port}", self.host),
             user: self.user.clone(),
             password: self.password.clone(),
+            problem: without_tunnel.filter(|_| self.needs_tunnel).map(str::to_owned),
         }
     }
 }
@@ -111,13 +114,16 @@ mod tests {
     fn the_demo_is_open_behind_a_login_and_in_the_tunnel() {
         let (desired, published) = demo("127.0.0.1:7".parse().unwrap());
         assert_eq!(desired.services.len(), 3);
-        let told: Vec<_> = published.iter().map(|service| service.ready(8443)).collect();
+        let told: Vec<_> = published.iter().map(|service| service.ready(8443, Some("no tunnel"))).collect();
         assert_eq!((told[0].kind, &*told[0].url), (Kind::Open, "https://hello.localhost:8443"));
         assert_eq!((told[1].kind, told[1].user.as_deref()), (Kind::Basic, Some("guest")));
         assert!(told[0].password.is_none() && told[1].password.as_ref().is_some_and(|pw| pw.expose().len() == 20));
         assert_eq!((told[2].kind, &*told[2].url), (Kind::Private, "https://inside.localhost"));
         assert!(told[2].password.is_none());
-        assert_eq!(published[0].ready(443).url, "https://hello.localhost");
+        let problems: Vec<_> = told.iter().map(|service| service.problem.as_deref()).collect();
+        assert_eq!(problems, [None, None, Some("no tunnel")]);
+        assert_eq!(published[2].ready(443, None).problem, None);
+        assert_eq!(published[0].ready(443, None).url, "https://hello.localhost");
         let (again, _) = demo("127.0.0.1:7".parse().unwrap());
         assert_ne!(desired.users, again.users, "each run has a password of its own");
     }

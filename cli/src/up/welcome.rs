@@ -33,9 +33,10 @@ pub(crate) fn welcome(ready: &Ready, style: &Style) -> String {
             Kind::Basic => "behind a login",
             Kind::Private => "for peers of the tunnel alone: the public listener knows nothing of it",
         };
-        let lines = match service.kind {
-            Kind::Open | Kind::Basic => try_it(ready, service),
-            Kind::Private => try_inside(ready, service, &style.program),
+        let lines = match (&service.problem, service.kind) {
+            (Some(problem), _) => problem.clone(),
+            (None, Kind::Open | Kind::Basic) => try_it(ready, service),
+            (None, Kind::Private) => try_inside(ready, service, &style.program),
         };
         put(&mut text, &format!("{}  {who}\n  {lines}\n", style.bold(&service.name)));
     }
@@ -67,7 +68,10 @@ fn put(text: &mut String, line: &str) {
 /// How to become a peer, and what to do then.
 fn try_inside(ready: &Ready, service: &ReadyService, program: &str) -> String {
     let Some(conf) = &ready.demo_peer_conf else {
-        return format!("{program} peer add NAME --groups GROUP prints a WireGuard configuration that opens it");
+        let folder = quoted(&ready.data_dir.display().to_string());
+        return format!(
+            "{program} peer add NAME --groups GROUP --data-dir {folder} prints a WireGuard configuration that opens it"
+        );
     };
     let mut words = vec!["curl --proxy socks5h://127.0.0.1:1080".to_owned()];
     if let Some(file) = &ready.ca_file {
@@ -113,6 +117,7 @@ mod tests {
             url: format!("https://{name}.localhost:8443"),
             user: user.map(Into::into),
             password: password.map(Secret::from),
+            problem: None,
         };
         Ready {
             pid: 1,
@@ -142,7 +147,7 @@ mod tests {
         ] {
             assert!(text.contains(&format!("{start} {line}")), "{text}");
         }
-        assert!(text.contains("postern peer add NAME --groups GROUP"), "{text}");
+        assert!(text.contains("postern peer add NAME --groups GROUP --data-dir '/my data' "), "{text}");
         assert!(text.contains("postern token add NAME --data-dir '/my data'"), "{text}");
         assert!(text.contains("postern up postern.toml") && !text.contains('\x1b'));
     }
@@ -152,6 +157,16 @@ mod tests {
         let ready = Ready { demo_peer_conf: Some("/my data/demo-peer.conf".into()), ..ready() };
         let text = welcome(&ready, &Style { colours: false, program: "postern".into(), demo: true });
         assert!(text.contains("\n  postern connect '/my data/demo-peer.conf'\n  curl --proxy socks5h://"), "{text}");
+    }
+
+    #[test]
+    fn what_is_of_no_use_comes_with_the_reason_in_place_of_its_lines() {
+        let mut ready = Ready { demo_peer_conf: Some("/conf".into()), ..ready() };
+        ready.services[3].problem = Some("UDP port 7 is taken; stop that program".into());
+        let text = welcome(&ready, &Style { colours: false, program: "postern".into(), demo: true });
+        assert!(text.contains("\n  UDP port 7 is taken; stop that program\n"), "{text}");
+        assert!(!text.contains("postern connect") && !text.contains("socks5h"), "{text}");
+        assert!(text.contains("https://hello.localhost:8443\n"), "{text}");
     }
 
     #[test]
