@@ -72,13 +72,13 @@ pub struct Connected {
 /// # Errors
 /// [`StartError`].
 pub async fn start(conf: Conf, socks: SocketAddr, dial: Duration) -> Result<Connected, StartError> {
-    let map = map(&conf).await?;
+    let map = map(&conf, &[]).await?;
     let in_use = |source| StartError::Socks { address: socks, source };
     let listener = TcpListener::bind(socks).await.map_err(in_use)?;
     let socks = listener.local_addr().map_err(in_use)?;
 
-    let six = map.peers.iter().any(|peer| peer.endpoint.is_some_and(|endpoint| endpoint.is_ipv6()));
-    let any: IpAddr = if six { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    // Of both families: a name may lead to the other one tomorrow.
+    let any = IpAddr::from(Ipv6Addr::UNSPECIFIED);
     let account = AccountId::parse("connect").expect("a plain word");
     let config = Config { account, key: conf.key.clone(), listen: SocketAddr::new(any, 0), limits: Limits::default() };
     let (tunnel, driver) = Tunnel::bind(config)?;
@@ -136,7 +136,8 @@ impl Connected {
     }
 }
 
-async fn map(conf: &Conf) -> Result<PeerMap, StartError> {
+/// An endpoint stays where it was `before` as long as its name leads there too: of several addresses any may be the first today.
+async fn map(conf: &Conf, before: &[MappedPeer]) -> Result<PeerMap, StartError> {
     let mut peers = Vec::new();
     for peer in &conf.peers {
         peers.push(MappedPeer {
@@ -144,17 +145,19 @@ async fn map(conf: &Conf) -> Result<PeerMap, StartError> {
             key: peer.key,
             generation: Generation(0),
             allowed_ips: peer.allowed_ips.clone(),
-            endpoint: Some(resolve(peer).await?),
+            endpoint: Some(resolve(peer, before).await?),
             keep_alive: peer.keep_alive,
         });
     }
     Ok(PeerMap { addresses: conf.addresses.clone(), mtu: conf.mtu, peers })
 }
 
-async fn resolve(peer: &ConfPeer) -> Result<SocketAddr, StartError> {
+async fn resolve(peer: &ConfPeer, before: &[MappedPeer]) -> Result<SocketAddr, StartError> {
     let failed = |source| StartError::Endpoint { endpoint: peer.endpoint.clone(), source };
-    let found = lookup_host(&peer.endpoint).await.map_err(failed)?;
-    chosen(found).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
+    let found: Vec<_> = lookup_host(&peer.endpoint).await.map_err(failed)?.collect();
+    let present = before.iter().find(|known| known.key == peer.key).and_then(|known| known.endpoint);
+    let present = present.filter(|present| found.contains(present));
+    present.or_else(|| chosen(found.into_iter())).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
 }
 
 /// The first in the system's order, but for `localhost`: a proxy that only this machine reaches is at 127.0.0.1.
@@ -180,7 +183,7 @@ fn put_in_force(tunnel: &Tunnel, map: &PeerMap) {
 async fn follow_names(tunnel: Tunnel, conf: Conf, mut before: PeerMap) {
     loop {
         sleep_until(Instant::now() + RESOLVE_AGAIN).await;
-        match map(&conf).await {
+        match map(&conf, &before.peers).await {
             Ok(map) if map != before => {
                 put_in_force(&tunnel, &map);
                 before = map;
