@@ -127,15 +127,20 @@ pub struct Up {
 impl Up {
     /// `postern up` without a configuration.
     pub async fn demo() -> Self {
-        Self::start(tempfile::tempdir().expect("a folder"), None).await
+        Self::start(tempfile::tempdir().expect("a folder"), None, &["--https", "127.0.0.1:0"]).await
     }
 
     /// `postern up postern.toml` with this text in it.
     pub async fn with(configuration: &str) -> Self {
-        Self::start(tempfile::tempdir().expect("a folder"), Some(configuration)).await
+        Self::with_flags(configuration, &["--https", "127.0.0.1:0"]).await
     }
 
-    async fn start(folder: TempDir, configuration: Option<&str>) -> Self {
+    /// The same with other flags than the one that has HTTPS served on a free loopback port.
+    pub async fn with_flags(configuration: &str, flags: &[&str]) -> Self {
+        Self::start(tempfile::tempdir().expect("a folder"), Some(configuration), flags).await
+    }
+
+    async fn start(folder: TempDir, configuration: Option<&str>, flags: &[&str]) -> Self {
         let path = |name: &str| folder.path().join(name).into_os_string();
         let mut arguments = vec!["up".into()];
         if let Some(text) = configuration {
@@ -143,9 +148,8 @@ impl Up {
             arguments.push(path("postern.toml"));
         }
         arguments.extend(["--data-dir".into(), path("data"), "--ready-file".into(), path("ready.json")]);
-        arguments.extend(
-            ["--https", "127.0.0.1:0", "--management", "127.0.0.1:0", "--health-addr", "127.0.0.1:0"].map(Into::into),
-        );
+        arguments.extend(["--management", "127.0.0.1:0", "--health-addr", "127.0.0.1:0"].map(Into::into));
+        arguments.extend(flags.iter().map(Into::into));
         let process = Postern::start(&arguments, &[]);
         let ready_file = folder.path().join("ready.json");
         let ready = eventually("the ready file", || async {

@@ -31,6 +31,7 @@ in_namespaces! {
     a_removed_peer_is_cut_off_at_once => removed,
     wg_quick_takes_the_file_as_printed => wg_quick,
     a_service_reaches_its_upstream_at_a_peer => upstream_at_a_peer,
+    an_address_makes_nobody_a_peer => public_sources,
 }
 
 /// A running `up` with a tunnel, and a machine beside it.
@@ -190,6 +191,13 @@ async fn opens_its_services() {
     }
     for (url, status) in [("https://other.test/", 403), ("https://nobody.test/", 403), ("https://open.test/", 200)] {
         assert_eq!(world.get(&conf, url).await.status, status, "{url}");
+    }
+    // S14: what listens on this machine is not reached by way of the proxy's address in the tunnel.
+    for listener in ["https", "management", "health"] {
+        let address = world.up.ready[listener].as_str().expect("an address");
+        let port = address.rsplit(':').next().expect("a port");
+        let refused = world.get(&conf, &format!("http://{}:{port}/", conf.proxy())).await;
+        assert!(!refused.ok && refused.error.contains("refused"), "{listener}: {refused:?}");
     }
     // One that the account does not have: the handshake ends there.
     let unknown = world.get(&conf, &format!("--connect-to ::{}:443 https://unknown.test/", conf.proxy())).await;
@@ -428,4 +436,50 @@ async fn upstream_at_a_peer() {
         matches!(answer.status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT).then_some(answer)
     };
     eventually("the tunnel to be found down", gone).await;
+}
+
+/// S13: who comes to the public listener is nobody's peer, whatever address it comes from or claims.
+#[tokio::test]
+#[ignore = "run by another test, in a namespace"]
+async fn public_sources() {
+    let upstream = mirror().await;
+    let machine = Machine::new(1).await;
+    let tunnel = format!("[tunnel]\nendpoint = \"{}:51820\"\nport = 51820\n", machine.gateway());
+    let listener = "[proxy]\nhttps = \"[::]:8443\"\n";
+    let open = service("open", &upstream.url(), "\"open\"");
+    let up = Up::with_flags(&format!("{listener}{tunnel}{open}{}", private(&upstream)), &[]).await;
+    let world = World { up, machine };
+    let conf = world.conf("laptop", "eng").await;
+    let _device = WireGuard::up(&world.machine, &conf.path).await;
+    let inside = world.get(&conf, "https://inside.test/").await;
+    assert_eq!(
+        inside.header("x-netbird-user").as_deref(),
+        Some("you@example.com"),
+        "through the tunnel it is: {inside:?}"
+    );
+
+    let own = conf.own();
+    for source in ["10.1.2.3", "100.64.0.7", &own, "192.168.7.7", "fd7a:706f:7374::2", "fc00::1"] {
+        let bits = if source.contains(':') { 128 } else { 32 };
+        sh(&format!("ip addr add {source}/{bits} dev lo")).await;
+        let to = if source.contains(':') { "[::1]" } else { "127.0.0.1" };
+        let curl = |host: &str, url: &str| {
+            let claims = format!("-H 'X-Forwarded-For: {own}' -H 'X-Real-IP: {own}' -H 'Forwarded: for={own}'");
+            format!(
+                "curl -sS -k -m 10 --interface {source} --resolve {host}:8443:{to} {claims} -H 'X-NetBird-User: root' {url} 2>&1 || true"
+            )
+        };
+        let seen: Value = serde_json::from_str(&sh(&curl("open.test", "https://open.test:8443/")).await)
+            .expect("the open service answers with what it received");
+        assert_eq!(
+            (&seen["x-netbird-user"], &seen["x-netbird-groups"]),
+            (&Value::Null, &Value::Null),
+            "{source}: {seen}"
+        );
+        assert_eq!(seen["x-forwarded-for"], source, "{seen}");
+        let refused = sh(&curl("inside.test", "https://inside.test:8443/")).await;
+        assert!(refused.contains("unrecognized"), "{source}: {refused}");
+        let host = "-H 'Host: inside.test' -o /dev/null -w '%{http_code}' https://open.test:8443/";
+        assert!(sh(&curl("open.test", host)).await.contains("421"), "{source}");
+    }
 }
