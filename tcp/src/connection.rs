@@ -7,8 +7,9 @@ use crate::config::Config;
 use crate::counters::{Counters, Ignored};
 use crate::owed::Owed;
 use crate::recv::{Arrival, Receiver};
+use crate::ring::Ring;
 use crate::segment::{Header, Segment, Transmit};
-use crate::send::{Judgement, Piece, Report, Sender};
+use crate::send::{self, Judgement, Piece, Report, Sender};
 use crate::state::{Error, Phase};
 use crate::terms::{self, Terms};
 use crate::time_wait::{Straggler, TimeWait};
@@ -31,6 +32,13 @@ pub(crate) struct Connection {
     pub(crate) counters: Counters,
 }
 
+/// What a connection leaves to the next one.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    send: send::Memory,
+    receive: Ring,
+}
+
 /// Where a connection stands. Of the eleven states of RFC 9293, those that follow from what was sent and acknowledged are
 /// not stored: see [`Connection::phase`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,23 +51,16 @@ enum Stage {
 }
 
 impl Connection {
-    /// Answers a SYN.
-    pub(crate) fn accept(config: Config, syn: &Header, isn: u32, began: std::time::Instant) -> Self {
-        let mut connection = Self::connect(config, isn, began);
-        connection.stage = Stage::SynReceived;
-        connection.synchronise(syn);
-        connection
-    }
-
-    /// Opens a connection.
-    pub(crate) fn connect(config: Config, isn: u32, began: std::time::Instant) -> Self {
+    /// Opens a connection. Inlined, as all that it calls, so that each field is written once, where it belongs.
+    #[inline(always)]
+    pub(crate) fn connect(config: Config, isn: u32, memory: Memory, began: std::time::Instant) -> Self {
         let now = Instant::START;
         Self {
             clock: Clock::new(began),
             stage: Stage::SynSent,
             terms: None,
-            sender: Sender::new(&config, isn, now),
-            receiver: Receiver::new(config.buffers.receive),
+            sender: Sender::new(&config, isn, memory.send, now),
+            receiver: Receiver::new(config.buffers.receive, memory.receive),
             owed: Owed::nothing(),
             alive: Alive::new(now),
             closed_second: false,
@@ -67,6 +68,17 @@ impl Connection {
             counters: Counters::default(),
             config,
         }
+    }
+
+    /// What was just opened answers a SYN instead of sending one.
+    pub(crate) fn answer(&mut self, syn: &Header) {
+        self.stage = Stage::SynReceived;
+        self.synchronise(syn);
+    }
+
+    /// The memory of a connection that is over, without what it held.
+    pub(crate) fn take_memory(&mut self) -> Memory {
+        Memory { send: self.sender.take_memory(), receive: self.receiver.take_memory() }
     }
 
     /// Takes a segment.
@@ -116,22 +128,22 @@ impl Connection {
     /// What leaves next.
     pub(crate) fn poll_transmit(&mut self, now: Instant, max: usize) -> Option<Transmit<'_>> {
         if let Some(header) = self.owed.take_reset() {
-            return Some(self.bare(header));
+            return Some(self.bare(header, false));
         }
         match self.stage {
             Stage::Closed => return None,
-            Stage::TimeWait(_) => return self.owed.acks_now().then(|| self.acknowledgement()),
+            Stage::TimeWait(_) => return self.owed.acks_now().then(|| self.acknowledgement(false)),
             Stage::SynSent | Stage::SynReceived | Stage::Open => {}
         }
         if self.stage == Stage::Open {
             if self.owed.take_question() {
                 let seq = self.sender.question_seq();
                 let header = Header { seq, ..self.header() };
-                return Some(self.bare(header));
+                return Some(self.bare(header, true));
             }
             // SACK blocks do not fit beside a full payload: they travel alone, and first.
             if self.owed.acks_now() && self.receiver.has_sack() {
-                return Some(self.acknowledgement());
+                return Some(self.acknowledgement(true));
             }
         }
         let fin_sent = self.sender.fin_sent();
@@ -139,7 +151,7 @@ impl Connection {
             self.closed_second |= piece.fin && !fin_sent && self.receiver.finished();
             return Some(self.data(piece));
         }
-        (self.owed.acks_now() && self.stage == Stage::Open).then(|| self.acknowledgement())
+        (self.owed.acks_now() && self.stage == Stage::Open).then(|| self.acknowledgement(false))
     }
 
     /// The next deadline.
@@ -316,10 +328,13 @@ impl Connection {
         }
     }
 
-    /// Both directions may have ended.
+    /// Our direction, or both, may have ended.
     fn settle(&mut self, now: Instant) {
-        if self.stage != Stage::Open || !self.sender.finished() || !self.receiver.finished() {
+        if self.stage != Stage::Open || !self.sender.finished() {
             return;
+        }
+        if !self.receiver.finished() {
+            return self.sender.rest();
         }
         self.stage = if self.closed_second {
             Stage::Closed
@@ -372,16 +387,18 @@ impl Connection {
         }
     }
 
-    fn bare(&self, header: Header) -> Transmit<'static> {
-        Transmit { header, payload: (&[], &[]), mss: self.sender.mss() }
+    fn bare(&self, header: Header, more: bool) -> Transmit<'static> {
+        Transmit { header, payload: (&[], &[]), mss: self.sender.mss(), more }
     }
 
-    fn acknowledgement(&mut self) -> Transmit<'static> {
+    fn acknowledgement(&mut self, more: bool) -> Transmit<'static> {
         self.owed.acked();
-        let sack = self.receiver.take_sack();
-        let wanted = self.terms.is_some_and(|terms| terms.sack);
-        let header = Header { sack: if wanted { sack } else { Default::default() }, ..self.header() };
-        self.bare(header)
+        let mut header = self.header();
+        if self.receiver.has_sack() {
+            let sack = self.receiver.take_sack();
+            header.sack = if self.terms.is_some_and(|terms| terms.sack) { sack } else { header.sack };
+        }
+        self.bare(header, more)
     }
 
     fn data(&mut self, piece: Piece) -> Transmit<'_> {
@@ -393,6 +410,7 @@ impl Connection {
             self.owed.acked();
             Header { seq: piece.seq, fin: piece.fin, psh: piece.push, ..self.header() }
         };
-        Transmit { header, payload: self.sender.payload(&piece), mss: self.sender.mss() }
+        let more = self.sender.has_work();
+        Transmit { header, payload: self.sender.payload(&piece), mss: self.sender.mss(), more }
     }
 }

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use crate::config::{Buffers, Config};
-use crate::connection::Connection;
+use crate::connection::{Connection, Memory};
 use crate::counters::Counters;
 use crate::figures::Figures;
-use crate::segment::{Segment, Transmit};
+use crate::segment::{Header, Segment, Transmit};
 use crate::state::{Error, Phase};
 use crate::time_wait::TimeWait;
 
@@ -17,7 +17,8 @@ use crate::time_wait::TimeWait;
 /// - *inputs*: [`handle_segment`](Self::handle_segment) and [`handle_timeout`](Self::handle_timeout);
 /// - *the application*: [`write`](Self::write), [`read`](Self::read), [`peek`](Self::peek), [`consume`](Self::consume),
 ///   [`shutdown`](Self::shutdown), [`abort`](Self::abort);
-/// - *outputs*: [`poll_transmit`](Self::poll_transmit) until it returns `None`, then [`poll_timeout`](Self::poll_timeout);
+/// - *outputs*: [`poll_transmit`](Self::poll_transmit) until it returns `None` or says that there is no
+///   [`more`](Transmit::more), then [`poll_timeout`](Self::poll_timeout);
 /// - *questions*, which change nothing.
 ///
 /// After any input or call of the application, poll both outputs again. `now` never goes back.
@@ -29,17 +30,36 @@ pub struct Flow {
 impl Flow {
     /// Opens a connection. `isn` is the initial sequence number (RFC 6528: a keyed hash of addresses and ports plus a clock).
     pub fn connect(config: Config, isn: u32, now: Instant) -> Self {
-        Self { connection: Connection::connect(config, isn, now) }
+        Self { connection: Connection::connect(config, isn, Memory::default(), now) }
     }
 
     /// Answers a SYN. `None` if `syn` is not one that opens a connection. Whoever calls has decided that the connection is
     /// worth its memory.
     pub fn accept(config: Config, syn: &Segment<'_>, isn: u32, now: Instant) -> Option<Self> {
-        let header = &syn.header;
-        if !header.syn || header.rst || header.fin || header.ack.is_some() {
+        if !opens(&syn.header) {
             return None;
         }
-        Some(Self { connection: Connection::accept(config, header, isn, now) })
+        let mut flow = Self::connect(config, isn, now);
+        flow.connection.answer(&syn.header);
+        Some(flow)
+    }
+
+    /// As [`connect`](Self::connect), in the place of a connection that is over. What memory that one had for its data is used
+    /// again, up to 16 KiB of it; nothing else is left of it, not even if it was not over.
+    pub fn reconnect(&mut self, config: Config, isn: u32, now: Instant) {
+        let memory = self.connection.take_memory();
+        self.connection = Connection::connect(config, isn, memory, now);
+    }
+
+    /// As [`accept`](Self::accept), in the place of a connection that is over: see [`reconnect`](Self::reconnect). False, and
+    /// nothing has happened, if `syn` is not one that opens a connection.
+    pub fn reaccept(&mut self, config: Config, syn: &Segment<'_>, isn: u32, now: Instant) -> bool {
+        let opens = opens(&syn.header);
+        if opens {
+            self.reconnect(config, isn, now);
+            self.connection.answer(&syn.header);
+        }
+        opens
     }
 
     /// Takes a segment that arrived, possibly several merged into one. A segment that cannot be right is counted (see
@@ -102,6 +122,11 @@ impl Flow {
         if self.connection.receiver.consume(n) {
             self.connection.announce_window();
         }
+    }
+
+    /// The next sequence number that is expected of the peer (RCV.NXT).
+    pub fn expected(&self) -> u32 {
+        self.connection.receiver.ack()
     }
 
     /// Whether the peer has sent its FIN and everything before it has been read.
@@ -191,4 +216,9 @@ impl Flow {
             assert!(self.memory() <= limit, "{} bytes of {limit}", self.memory());
         }
     }
+}
+
+/// Whether a segment opens a connection.
+fn opens(header: &Header) -> bool {
+    header.syn && !header.rst && !header.fin && header.ack.is_none()
 }

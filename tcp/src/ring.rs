@@ -8,7 +8,7 @@ use std::fmt;
 pub(crate) struct Ring {
     /// As long as it has been written once: memory that was never used is neither cleared nor touched.
     memory: Vec<u8>,
-    /// Bytes of memory taken.
+    /// Bytes of memory used, a power of two, or none.
     size: usize,
     /// The offset that lies at the beginning of the memory.
     origin: u64,
@@ -18,17 +18,31 @@ pub(crate) struct Ring {
 /// Without what it holds: those are people's bytes.
 impl fmt::Debug for Ring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ring").field("memory", &self.size).field("start", &self.start).finish()
+        f.debug_struct("Ring").field("memory", &self.memory()).field("start", &self.start).finish()
     }
 }
 
 /// The first memory a ring takes: most requests and many answers fit.
 const LEAST_MEMORY: usize = 1024;
+/// The most that goes from one ring to the next.
+pub(crate) const MOST_KEPT: usize = 8 << 10;
+
+/// An empty ring, whose first byte will be at offset 1, after the SYN. Takes no memory yet.
+impl Default for Ring {
+    fn default() -> Self {
+        Self { memory: Vec::new(), size: 0, origin: 1, start: 1 }
+    }
+}
 
 impl Ring {
-    /// An empty ring whose first byte will be at stream offset `start`. Takes no memory yet.
-    pub(crate) fn new(start: u64) -> Self {
-        Self { memory: Vec::new(), size: 0, origin: start, start }
+    /// The ring of the next stream. It is empty, but has what memory this one had, if that was little.
+    pub(crate) fn take_memory(&mut self) -> Self {
+        let mut memory = std::mem::take(&mut self.memory);
+        if memory.capacity() > MOST_KEPT {
+            return Self::default();
+        }
+        memory.clear();
+        Self { memory, ..Self::default() }
     }
 
     /// The oldest offset that is still held.
@@ -38,7 +52,7 @@ impl Ring {
 
     /// Bytes of memory taken.
     pub(crate) fn memory(&self) -> usize {
-        self.size
+        self.memory.capacity()
     }
 
     /// Stores bytes at a stream offset at or after `start`. `end` is the end of what the ring holds so far: growing keeps
@@ -53,6 +67,10 @@ impl Ring {
             self.grow(needed, end);
         }
         let place = self.place(offset);
+        if place == self.memory.len() && bytes.len() <= self.size - place {
+            // The usual case of an exchange: the memory is written for the first time, in order.
+            return self.memory.extend_from_slice(bytes);
+        }
         if place < self.place(self.start) {
             // Beyond a hole that reaches over the end of the memory.
             self.fill(self.size);
@@ -97,6 +115,11 @@ impl Ring {
 
     fn grow(&mut self, needed: usize, end: u64) {
         let size = needed.next_power_of_two().max(LEAST_MEMORY);
+        if self.size == 0 {
+            let kept = self.memory.capacity().checked_ilog2().map_or(0, |bits| 1 << bits);
+            (self.size, self.origin) = (size.max(kept), self.start);
+            return self.memory.reserve_exact(self.size);
+        }
         let grown = Self { memory: Vec::with_capacity(size), size, origin: self.start, start: self.start };
         let old = std::mem::replace(self, grown);
         let (head, tail) = old.slices(self.start, end.max(self.start));
@@ -133,7 +156,7 @@ mod tests {
     proptest! {
         #[test]
         fn behaves_as_a_queue(start in 0..1u64 << 50, steps in prop::collection::vec((0..9000usize, 0..9000usize), 1..30)) {
-            let mut ring = Ring::new(start);
+            let mut ring = Ring { start, ..Ring::default() };
             let mut model: VecDeque<u8> = VecDeque::new();
             let mut end = start;
             for (written, read) in steps {
@@ -162,7 +185,7 @@ mod tests {
                 rounds in prop::collection::vec((1..3000usize, prop::collection::vec((0..3000usize, 1..700usize), 0..12)), 1..8),
             ) {
                 let byte = |offset: u64| (offset / 251 + offset) as u8;
-                let (mut ring, mut end) = (Ring::new(start), start);
+                let (mut ring, mut end) = (Ring { start, ..Ring::default() }, start);
                 for (len, writes) in rounds {
                     let from = ring.start();
                     let bytes = |left: usize, right: usize| -> Vec<u8> {
@@ -190,7 +213,7 @@ mod tests {
 
     #[test]
     fn growing_keeps_what_lies_beyond_a_hole() {
-        let mut ring = Ring::new(1);
+        let mut ring = Ring::default();
         ring.write(1001, &[7; 100], 1);
         ring.write(1, &[5; 1000], 1101);
         ring.write(1101, &[9; 100_000], 1101);

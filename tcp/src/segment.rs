@@ -129,6 +129,8 @@ pub struct Transmit<'a> {
     pub payload: (&'a [u8], &'a [u8]),
     /// Most bytes of payload in a packet: what to cut by.
     pub mss: usize,
+    /// Whether there may be more to send now. If not, asking once more brings nothing.
+    pub more: bool,
 }
 
 impl<'a> Transmit<'a> {
@@ -180,7 +182,7 @@ mod tests {
         for middle in 0..=100 {
             for mss in [1, 7, 33, 50, 100, 200] {
                 let header = Header { seq: u32::MAX - 20, fin: true, psh: true, ..Header::default() };
-                let whole = Transmit { header, payload: bytes.split_at(middle), mss };
+                let whole = Transmit { header, payload: bytes.split_at(middle), mss, more: false };
                 let mut seen = Vec::new();
                 for (packet, (head, tail)) in whole.packets() {
                     assert_eq!(packet.seq, header.seq.wrapping_add(seen.len() as u32));
@@ -196,7 +198,7 @@ mod tests {
 
     #[test]
     fn an_empty_one_is_one_packet() {
-        let ack = Transmit { header: Header::default(), payload: (&[], &[]), mss: 1000 };
+        let ack = Transmit { header: Header::default(), payload: (&[], &[]), mss: 1000, more: false };
         assert_eq!(ack.packets().count(), 1);
     }
 

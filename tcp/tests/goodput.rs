@@ -36,8 +36,8 @@ fn one_flow() {
     20 ms                    bbr 0.96  cubic 0.97
     20 ms, 0.1 % lost        bbr 0.96  cubic 0.08
     20 ms, 1 % lost          bbr 0.95  cubic 0.02
-    5 ms, 1 % lost           bbr 0.93  cubic 0.10
-    80 ms, 0.1 % lost        bbr 0.95  cubic 0.05
+    5 ms, 1 % lost           bbr 0.92  cubic 0.10
+    80 ms, 0.1 % lost        bbr 0.96  cubic 0.05
     20 ms, 64 KB queue       bbr 0.92  cubic 0.93
     20 ms, 1 % late by 1 ms  bbr 0.97  cubic 0.97
     ");
@@ -61,10 +61,10 @@ fn two_flows() {
         }
     }
     insta::assert_snapshot!(table, @r"
-    1 MB   Bbr and Bbr      0.57 and 0.39, 1.48 : 1
-    1 MB   Bbr and Cubic    0.66 and 0.31, 2.16 : 1
-    64 KB  Bbr and Bbr      0.57 and 0.39, 1.46 : 1
-    64 KB  Bbr and Cubic    0.71 and 0.21, 3.33 : 1
+    1 MB   Bbr and Bbr      0.55 and 0.41, 1.33 : 1
+    1 MB   Bbr and Cubic    0.67 and 0.29, 2.28 : 1
+    64 KB  Bbr and Bbr      0.57 and 0.39, 1.48 : 1
+    64 KB  Bbr and Cubic    0.71 and 0.22, 3.26 : 1
     ");
 }
 

@@ -6,7 +6,8 @@
 use std::time::{Duration, Instant};
 
 use postern_tcp::world::{Close, End, Path, Random, Script, World};
-use postern_tcp::{Buffers, Config, Congestion, Family};
+use postern_tcp::{Buffers, Config, Congestion, Family, Flow};
+use proptest::prelude::*;
 
 /// How many worlds an ordinary run has.
 const WORLDS: u64 = 10_000;
@@ -27,20 +28,27 @@ fn every_byte_arrives_and_everything_ends() {
     }
 }
 
+proptest! {
+    /// Whatever the earlier connection was like, and wherever it was when it was given up.
+    #[test]
+    fn a_flow_that_begins_again_is_a_new_one(before: u64, after: u64, until in 0..3000u64) {
+        let (mut earlier, _) = begin(before, [None, None]);
+        earlier.run_for(Duration::from_millis(until));
+        let used = earlier.take_flows(0);
+        let (mut anew, mut again) = (begin(after, [None, None]).0, begin(after, used).0);
+        anew.run_for(Duration::from_secs(60));
+        again.run_for(Duration::from_secs(60));
+        prop_assert_eq!((anew.packets(), anew.trace()), (again.packets(), again.trace()));
+        for (anew, again) in anew.ends(0).iter().zip(again.ends(0)) {
+            let look = |end: &End| end.flow().map(|flow| (flow.figures(), flow.phase(), *flow.counters(), flow.error()));
+            prop_assert_eq!(look(anew), look(again));
+            prop_assert!(again.flow().is_none_or(|flow| flow.memory() <= anew.flow().map_or(0, Flow::memory) + (16 << 10)));
+        }
+    }
+}
+
 fn run(seed: u64) {
-    let random = &mut Random::new(seed);
-    let (there, back) = (path(random), path(random));
-    let mut world = World::new(seed, Instant::now(), there, back).audited();
-    if random.chance(0.5) {
-        world = world.merging();
-    }
-    let pairs = if random.chance(0.1) { 4 } else { 1 };
-    for _ in 0..pairs {
-        let configs = [config(random), config(random)];
-        let scripts = scripts(random);
-        world.connect(configs, scripts);
-    }
-    disturb(&mut world, random, [there, back]);
+    let (mut world, pairs) = begin(seed, [None, None]);
     let read = |world: &World| (0..pairs).all(|pair| world.ends(pair).iter().all(End::has_read_all));
     let done = world.run_until(BOUND, |world| world.is_over() && read(world));
     assert!(done, "not over after {:?}", world.elapsed());
@@ -52,6 +60,24 @@ fn run(seed: u64) {
             assert_eq!(ends[side].received(), ends[1 - side].sent(), "side {side} of {pair}");
         }
     }
+}
+
+/// The world of a seed, and how many connections it has; the flows of the first one begin in the place of `used` ones.
+fn begin(seed: u64, mut used: [Option<Flow>; 2]) -> (World, usize) {
+    let random = &mut Random::new(seed);
+    let (there, back) = (path(random), path(random));
+    let mut world = World::new(seed, Instant::now(), there, back).audited();
+    if random.chance(0.5) {
+        world = world.merging();
+    }
+    let pairs = if random.chance(0.1) { 4 } else { 1 };
+    for _ in 0..pairs {
+        let configs = [config(random), config(random)];
+        let scripts = scripts(random);
+        world.connect_with(configs, scripts, std::mem::take(&mut used));
+    }
+    disturb(&mut world, random, [there, back]);
+    (world, pairs)
 }
 
 /// In the middle, the path changes, or nothing gets through for a while.

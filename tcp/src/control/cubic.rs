@@ -58,6 +58,7 @@ const PACING_SLOW_START: f64 = 2.0;
 const PACING: f64 = 1.25;
 
 impl Cubic {
+    #[inline(always)]
     pub(crate) fn new(mss: u64) -> Self {
         Self {
             mss,

@@ -18,6 +18,7 @@ pub(crate) enum Control {
 }
 
 impl Control {
+    #[inline(always)]
     pub(crate) fn new(which: Congestion, mss: u64, salt: u32, rtt: Option<Duration>, now: Instant) -> Self {
         match which {
             Congestion::Bbr => Self::Bbr(Bbr::new(mss, salt, rtt, now)),

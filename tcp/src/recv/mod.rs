@@ -37,16 +37,22 @@ pub(crate) enum Arrival {
 
 impl Receiver {
     /// A receiver that knows nothing of the peer yet; what it offers meanwhile counts from the peer's SYN.
-    pub(crate) fn new(limit: usize) -> Self {
+    #[inline(always)]
+    pub(crate) fn new(limit: usize, ring: Ring) -> Self {
         Self {
             numbering: Numbering::new(0),
-            ring: Ring::new(1),
+            ring,
             next: 1,
             pieces: Pieces::default(),
             fin: None,
             repeated: None,
             window: Window::new(limit),
         }
+    }
+
+    /// The memory of a stream that is over, without what it held.
+    pub(crate) fn take_memory(&mut self) -> Ring {
+        self.ring.take_memory()
     }
 
     /// The peer's SYN has arrived. `scaled` is whether both sides scale windows.
@@ -117,6 +123,9 @@ impl Receiver {
             self.next = end as u64;
             return Arrival::InOrder;
         }
+        if payload.is_empty() && !fin {
+            return Arrival::Nothing;
+        }
         let fin_moved = fin && !self.place_fin(end);
         if fin_moved {
             counters.ignore(Ignored::FinMoved);
@@ -171,9 +180,6 @@ impl Receiver {
 
     /// The SACK blocks of the next acknowledgement: a repetition first (RFC 2883), then the newest pieces (RFC 2018).
     pub(crate) fn take_sack(&mut self) -> SackBlocks {
-        if !self.has_sack() {
-            return SackBlocks::default();
-        }
         let repeated = self.repeated.take();
         let blocks = repeated.into_iter().chain(self.pieces.newest());
         blocks.map(|(left, right)| (self.numbering.wire(left), self.numbering.wire(right))).collect()
@@ -268,7 +274,8 @@ impl Receiver {
 ///
 /// The right edge never moves back (RFC 9293 section 3.8.6). It moves on in steps of a quarter of the window or 64 KiB, so
 /// that a slow reader does not make the peer send slivers (section 3.8.6.2.2). The window doubles when the peer has used up
-/// one and the application has kept up with it: memory for it is only taken as bytes arrive.
+/// one and the application has kept up with it, if only after reading what a repaired loss set free: memory for it is only taken
+/// as bytes arrive.
 #[derive(Debug)]
 struct Window {
     /// The first offset that the peer may not send.
@@ -302,10 +309,8 @@ impl Window {
 
     /// Moves the edge after the application has read up to `read` and the peer has sent up to `next`.
     fn follow(&mut self, read: u64, next: u64) {
-        if next >= self.review {
-            if next - read <= self.size / 4 {
-                self.size = (self.size * 2).min(self.limit);
-            }
+        if next >= self.review && next - read <= self.size / 4 {
+            self.size = (self.size * 2).min(self.limit);
             self.review = next + self.size / 2;
         }
         let edge = read + self.size;
@@ -318,5 +323,20 @@ impl Window {
     /// A bound that does not grow with the window would throw away what was received well.
     fn most_pieces(&self) -> usize {
         64 + (self.limit / 44) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_doubles_when_what_a_hole_held_back_has_been_read() {
+        let mut window = Window::new(1 << 20);
+        // A burst of half a window, read in two steps.
+        window.follow(1, FIRST_WINDOW / 2 + 10);
+        assert_eq!(window.size, FIRST_WINDOW);
+        window.follow(FIRST_WINDOW / 2, FIRST_WINDOW / 2 + 10);
+        assert_eq!(window.size, 2 * FIRST_WINDOW);
     }
 }

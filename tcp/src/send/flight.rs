@@ -6,11 +6,11 @@ use super::harvest::{Harvest, Newest};
 use super::pacer::Pacer;
 use super::rack::{Rack, Wait};
 use super::recovery::{End, Evidence, Recovery};
-use super::scoreboard::Scoreboard;
+use super::scoreboard::{Records, Scoreboard};
 use super::timer::{Alarm, Tail, Timer};
 use super::transmission::{Delivered, Only, Transmission};
 use crate::clock::{Duration, Instant};
-use crate::config::Congestion;
+use crate::config::Config;
 use crate::control::{Acked, Control, Controller, Sample};
 use crate::rtt::Rtt;
 
@@ -45,14 +45,16 @@ struct Probe {
 }
 
 impl Flight {
-    pub(crate) fn new(which: Congestion, mss: u64, salt: u32, rtt: Option<Duration>, now: Instant) -> Self {
+    #[inline(always)]
+    pub(crate) fn new(config: &Config, mss: u64, records: Records, now: Instant) -> Self {
+        let rtt = config.rtt.map(Duration::from);
         Self {
-            board: Scoreboard::new(),
+            board: Scoreboard::new(records),
             rack: Rack::default(),
             recovery: Recovery::default(),
             rtt: Rtt::new(rtt),
             delivery: Delivery::new(now),
-            control: Control::new(which, mss, salt, rtt, now),
+            control: Control::new(config.control, mss, config.salt, rtt, now),
             pacer: Pacer::default(),
             mss,
             timer: Timer::new(now),
@@ -62,6 +64,11 @@ impl Flight {
             selective: true,
             window_limited: false,
         }
+    }
+
+    /// See [`Scoreboard::take_records`].
+    pub(crate) fn take_records(&mut self) -> Records {
+        self.board.take_records()
     }
 
     pub(crate) fn board(&self) -> &Scoreboard {
@@ -139,14 +146,23 @@ impl Flight {
         self.sent(start, end, now);
     }
 
-    /// Evaluates an acknowledgement: everything before `ack` and each of `blocks` has arrived. `repeated` is how many bytes a
-    /// DSACK reports. Returns whether it brought anything.
-    pub(crate) fn acknowledge(&mut self, ack: u64, blocks: &[(u64, u64)], repeated: u64, now: Instant) -> bool {
-        let calm = blocks.is_empty() && repeated == 0 && self.probe.is_none() && !self.recovering();
-        if calm && let Some(only) = self.board.take_only(ack) {
+    /// Evaluates an acknowledgement without SACK blocks: everything before `ack` has arrived. Returns whether it brought
+    /// anything.
+    pub(crate) fn acknowledge(&mut self, ack: u64, now: Instant) -> bool {
+        if self.probe.is_none()
+            && !self.recovering()
+            && let Some(only) = self.board.take_only(ack)
+        {
             self.conclude(&only, now);
             return true;
         }
+        self.evaluate(ack, &[], 0, now)
+    }
+
+    /// Evaluates an acknowledgement: everything before `ack` and each of `blocks` has arrived. `repeated` is how many bytes a
+    /// DSACK reports. Returns whether it brought anything. Never inlined, so that the usual way is short.
+    #[inline(never)]
+    pub(crate) fn evaluate(&mut self, ack: u64, blocks: &[(u64, u64)], repeated: u64, now: Instant) -> bool {
         let was_in_flight = self.board.in_flight();
         let progress = ack > self.board.start();
         let opening = self.board.start() == 0;

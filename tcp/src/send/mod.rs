@@ -22,7 +22,7 @@ mod transmission;
 use crate::clock::{Duration, Instant};
 use crate::config::Config;
 use crate::counters::{Counters, Ignored};
-use crate::ring::Ring;
+use crate::ring::{MOST_KEPT, Ring};
 use crate::seq::Numbering;
 use buffer::Buffer;
 use flight::Flight;
@@ -30,6 +30,7 @@ use peer::PeerWindow;
 pub(crate) use piece::Piece;
 use report::Sacked;
 pub(crate) use report::{Judgement, Report};
+use scoreboard::Records;
 use stuck::Stuck;
 use timer::Alarm;
 
@@ -54,20 +55,29 @@ pub(crate) struct Sender {
     selective: bool,
 }
 
+/// What a stream leaves to the next one.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    ring: Ring,
+    records: Records,
+}
+
 /// More pieces smaller than a segment than this wait until some are acknowledged: their bookkeeping outweighs them.
 const MOST_RANGES_OF_SLIVERS: usize = 256;
 
 impl Sender {
-    pub(crate) fn new(config: &Config, initial: u32, now: Instant) -> Self {
+    #[inline(always)]
+    pub(crate) fn new(config: &Config, initial: u32, memory: Memory, now: Instant) -> Self {
         let mss = config.family.payload(config.mtu);
+        let Memory { ring, records } = memory;
         Self {
             numbering: Numbering::new(initial),
-            ring: Ring::new(1),
+            ring,
             end: 1,
             shut: false,
             opened: false,
             mss,
-            flight: Flight::new(config.control, mss as u64, config.salt, config.rtt.map(Into::into), now),
+            flight: Flight::new(config, mss as u64, records, now),
             peer: PeerWindow::closed(),
             buffer: Buffer::new(config.buffers.send),
             stuck: None,
@@ -75,6 +85,11 @@ impl Sender {
             duplicates: 0,
             selective: true,
         }
+    }
+
+    /// The memory of a stream that is over, without what it held.
+    pub(crate) fn take_memory(&mut self) -> Memory {
+        Memory { ring: self.ring.take_memory(), records: self.flight.take_records() }
     }
 
     /// The peer's SYN has told how it wants to be sent to: `mss` already agreed upon, its window `scale`, whether it sends
@@ -180,8 +195,12 @@ impl Sender {
             return self.finish();
         }
         let moved = self.peer.update(report.window, report.syn, report.seq, report.ack);
-        let sacked = self.read_sack(report, ack, counters);
-        let news = self.flight.acknowledge(ack, sacked.blocks(), sacked.repeated, now);
+        let news = if report.sack.is_empty() {
+            self.flight.acknowledge(ack, now)
+        } else {
+            let sacked = self.read_sack(report, ack, counters);
+            self.flight.evaluate(ack, sacked.blocks(), sacked.repeated, now)
+        };
         if ack > before {
             self.ring.release(ack.clamp(self.ring.start(), self.end));
             self.buffer.grow(self.flight.window());
@@ -201,7 +220,9 @@ impl Sender {
     fn finish(&mut self) {
         self.flight.finish();
         self.ring.release(self.end);
-        self.ring.give_back();
+        if self.ring.memory() > MOST_KEPT {
+            self.ring.give_back();
+        }
         (self.stuck, self.probe) = (None, false);
     }
 
@@ -226,6 +247,9 @@ impl Sender {
         }
         self.flight.sent(start, end, now);
         self.stuck = None;
+        if !self.has_work() {
+            self.flight.app_limited();
+        }
         Some(self.piece(start, end))
     }
 
@@ -289,6 +313,11 @@ impl Sender {
         self.flight.release_idle_memory();
     }
 
+    /// Gives back what only a stream that goes on needs, or the next one.
+    pub(crate) fn rest(&mut self) {
+        self.ring.give_back();
+    }
+
     /// Checks what must always hold; for tests.
     #[cfg(any(test, feature = "world"))]
     pub(crate) fn audit(&self) {
@@ -299,7 +328,7 @@ impl Sender {
     }
 
     /// Whether something waits to be sent, allowed or not.
-    fn has_work(&self) -> bool {
+    pub(crate) fn has_work(&self) -> bool {
         let board = self.flight.board();
         board.has_lost() || board.end() < self.limit()
     }
@@ -363,10 +392,8 @@ impl Sender {
     }
 
     /// The SACK blocks of a report, as long as they describe what was sent with no more records than that can need.
+    #[inline(never)]
     fn read_sack(&self, report: &Report<'_>, ack: u64, counters: &mut Counters) -> Sacked {
-        if report.sack.is_empty() {
-            return Sacked::default();
-        }
         let board = self.flight.board();
         let mut sacked = Sacked::read(report, self.numbering, ack, board.end(), self.peer.most());
         let most = MOST_RANGES_OF_SLIVERS as u64 + 4 * (board.end() - board.start()) / self.mss as u64;

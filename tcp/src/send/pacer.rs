@@ -14,14 +14,23 @@ pub(crate) struct Pacer {
 
 /// What one release is worth, and how much a late timer may catch up.
 const RELEASE: Duration = Duration::from_millis(1);
+/// How long what has left may hold back what follows: a rate learned in the meantime is followed after this at the latest.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 impl Pacer {
     /// How many bytes may leave now; `None` without a limit.
     pub(crate) fn allowance(&mut self, rate: Option<u64>, mss: u64, now: Instant) -> Option<u64> {
-        let rate = rate?;
+        let Some(rate) = rate else {
+            // Nothing is to be waited for, nor to be made up for at a rate to come.
+            *self = Self::default();
+            return None;
+        };
+        let release = whole(RELEASE.at(rate)).max(2 * mss);
         if self.left == 0 && self.next.is_none_or(|next| next <= now) {
-            self.left = whole(RELEASE.at(rate)).max(2 * mss);
+            self.left = release;
         }
+        // What a faster rate had released is paid for at the present one.
+        self.left = self.left.min(release);
         Some(self.left)
     }
 
@@ -35,7 +44,7 @@ impl Pacer {
         let Some(rate) = rate.filter(|rate| *rate > 0) else { return };
         self.left = self.left.saturating_sub(bytes);
         let from = self.next.map_or(now, |next| next.max(now - RELEASE));
-        self.next = Some(from + Duration::of(bytes, rate));
+        self.next = Some((from + Duration::of(bytes, rate)).min(now + LONGEST_WAIT));
     }
 }
 
@@ -71,5 +80,35 @@ mod tests {
     #[test]
     fn without_a_rate_there_is_no_limit() {
         assert_eq!(Pacer::default().allowance(None, 1400, Instant::START), None);
+    }
+
+    /// A pacer that has used up what was released at the beginning.
+    fn used_up(rate: u64) -> Pacer {
+        let mut pacer = Pacer::default();
+        let released = pacer.allowance(Some(rate), 1400, Instant::START).expect("a rate is a limit");
+        pacer.sent(released, Some(rate), Instant::START);
+        pacer
+    }
+
+    #[test]
+    fn a_rate_that_is_gone_leaves_nothing_to_wait_for() {
+        let mut pacer = used_up(1_000_000);
+        assert!(pacer.deadline() < Instant::NEVER);
+        assert_eq!(pacer.allowance(None, 1400, Instant::START), None);
+        assert_eq!(pacer.deadline(), Instant::NEVER);
+    }
+
+    #[test]
+    fn what_a_fast_rate_released_is_not_sent_at_a_slow_one() {
+        let mut pacer = Pacer::default();
+        assert_eq!(pacer.allowance(Some(40_000_000), 1400, Instant::START), Some(40_000));
+        assert_eq!(pacer.allowance(Some(1000), 1400, Instant::START), Some(2800));
+    }
+
+    #[test]
+    fn no_wait_is_longer_than_a_second() {
+        let pacer = used_up(3);
+        assert_eq!(pacer.deadline(), Instant::START + Duration::from_secs(1));
+        assert!(used_up(10_000).deadline() < Instant::START + Duration::from_secs(1), "a slow path is paced as it is");
     }
 }

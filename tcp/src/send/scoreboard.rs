@@ -32,14 +32,39 @@ pub(crate) struct Scoreboard {
     steps: u64,
 }
 
-/// As many records as an exchange of requests and answers has on its way. There is memory for them from the beginning: every
-/// flow sends a SYN.
+/// Memory for records, without any.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    ranges: VecDeque<Range>,
+    transmissions: VecDeque<Transmission>,
+}
+
+/// As many records as an exchange of requests and answers has on its way.
 const FEW: usize = 4;
 
 impl Scoreboard {
     /// Nothing was sent.
-    pub(crate) fn new() -> Self {
-        Self { ranges: VecDeque::with_capacity(FEW), transmissions: VecDeque::with_capacity(FEW), ..Self::default() }
+    #[inline(always)]
+    pub(crate) fn new(records: Records) -> Self {
+        let Records { ranges, transmissions } = records;
+        Self { ranges, transmissions, ..Self::default() }
+    }
+
+    /// The memory of the records, if it is little: for the scoreboard of the next connection.
+    pub(crate) fn take_records(&mut self) -> Records {
+        if !self.lost.is_empty() {
+            self.lost.clear();
+        }
+        let mut records = Records {
+            ranges: std::mem::take(&mut self.ranges),
+            transmissions: std::mem::take(&mut self.transmissions),
+        };
+        if records.ranges.capacity().max(records.transmissions.capacity()) > FEW {
+            return Records::default();
+        }
+        records.ranges.clear();
+        records.transmissions.clear();
+        records
     }
 
     /// The first unacknowledged offset (SND.UNA).
@@ -178,7 +203,10 @@ impl Scoreboard {
 
     /// Records that everything was delivered and nothing more will be sent: there is nothing to tell.
     pub(crate) fn finish(&mut self) {
-        *self = Self { start: self.end, end: self.end, steps: self.steps, ..Self::default() };
+        self.first += self.transmissions.len() as u64;
+        let Records { ranges, transmissions } = self.take_records();
+        (self.ranges, self.transmissions) = (ranges, transmissions);
+        (self.start, self.oldest, self.in_flight, self.sacked) = (self.end, self.first, 0, 0);
     }
 
     /// Records that `left..right` has been reported by SACK; tells `each` about what is news.
@@ -438,7 +466,7 @@ mod tests {
         fn agrees_with_a_list_of_bytes(steps in steps()) {
             let now = Instant::START;
             let sample = Snapshot { delivered: 0, delivered_at: now, first_at: now, lost: 0, in_flight: 0, app_limited: false };
-            let mut board = Scoreboard::new();
+            let mut board = Scoreboard::default();
             // Index is the offset; what is acknowledged is before `start`.
             let (mut model, mut start, mut number) = (Vec::<Byte>::new(), 0, 0);
             for step in steps {
@@ -533,7 +561,7 @@ mod tests {
         let now = Instant::START;
         let sample =
             Snapshot { delivered: 0, delivered_at: now, first_at: now, lost: 0, in_flight: 0, app_limited: false };
-        let mut board = Scoreboard::new();
+        let mut board = Scoreboard::default();
         board.sent(0, 100, now, sample);
         board.sent(100, 200, now, sample);
         board.lose(0, 50);
@@ -549,7 +577,7 @@ mod tests {
         let now = Instant::START;
         let sample =
             Snapshot { delivered: 0, delivered_at: now, first_at: now, lost: 0, in_flight: 0, app_limited: false };
-        let mut board = Scoreboard::new();
+        let mut board = Scoreboard::default();
         board.sent(0, 100, now, sample);
         board.sack(50, 100, |_| {});
         board.acknowledge(50, |_| {});

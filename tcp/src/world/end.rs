@@ -47,6 +47,8 @@ pub struct End {
     pub(super) isn: u32,
     /// `None` before a SYN has arrived.
     pub(super) flow: Option<Flow>,
+    /// A flow of an earlier connection, in whose place this one's begins.
+    pub(super) used: Option<Flow>,
     script: Script,
     /// Tells the streams of a world apart.
     stream: u64,
@@ -81,7 +83,7 @@ pub fn check(stream: u64, offset: u64, bytes: &[u8]) {
 
 impl End {
     pub(super) fn new(config: Config, isn: u32, script: Script, stream: u64, now: Instant) -> Self {
-        Self { config, isn, flow: None, script, stream, began: now, sent: 0, received: 0 }
+        Self { config, isn, flow: None, used: None, script, stream, began: now, sent: 0, received: 0 }
     }
 
     /// The flow; `None` before the peer's SYN has arrived.
@@ -124,7 +126,11 @@ impl End {
                 None
             }
             None => {
-                self.flow = Flow::accept(self.config.clone(), &segment, self.isn, now);
+                let config = self.config.clone();
+                self.flow = match self.used.take() {
+                    Some(mut flow) => flow.reaccept(config, &segment, self.isn, now).then_some(flow),
+                    None => Flow::accept(config, &segment, self.isn, now),
+                };
                 if self.flow.is_none() { Header::reset_for(&segment) } else { None }
             }
         }

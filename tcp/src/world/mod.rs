@@ -32,6 +32,8 @@ pub struct World {
     merge: bool,
     audit: bool,
     packets: u64,
+    /// What happened, mixed into a number.
+    trace: u64,
     /// Steps without time passing.
     stuck: u32,
 }
@@ -54,7 +56,18 @@ impl World {
     pub fn new(seed: u64, start: Instant, there: Path, back: Path) -> Self {
         let links = [Link::new(there, start), Link::new(back, start)];
         let random = Random::new(seed);
-        Self { start, now: start, random, links, pairs: Vec::new(), merge: false, audit: false, packets: 0, stuck: 0 }
+        Self {
+            start,
+            now: start,
+            random,
+            links,
+            pairs: Vec::new(),
+            merge: false,
+            audit: false,
+            packets: 0,
+            trace: 0,
+            stuck: 0,
+        }
     }
 
     /// Merges consecutive packets of a connection that arrive at the same moment.
@@ -71,6 +84,11 @@ impl World {
 
     /// Opens a connection from the first host to the second. Returns its index.
     pub fn connect(&mut self, configs: [Config; 2], scripts: [Script; 2]) -> usize {
+        self.connect_with(configs, scripts, [None, None])
+    }
+
+    /// As [`connect`](Self::connect); with flows of earlier connections, in whose place the new ones begin.
+    pub fn connect_with(&mut self, configs: [Config; 2], scripts: [Script; 2], used: [Option<Flow>; 2]) -> usize {
         let pair = self.pairs.len();
         let [first, second] = configs;
         let (isn, other) = (self.random.bits() as u32, self.random.bits() as u32);
@@ -79,7 +97,15 @@ impl World {
             End::new(first.clone(), isn, scripts[0], streams[0], self.now),
             End::new(second, other, scripts[1], streams[1], self.now),
         ];
-        ends[0].flow = Some(Flow::connect(first, isn, self.now));
+        let [used, other] = used;
+        ends[0].flow = Some(match used {
+            Some(mut flow) => {
+                flow.reconnect(first, isn, self.now);
+                flow
+            }
+            None => Flow::connect(first, isn, self.now),
+        });
+        ends[1].used = other;
         self.pairs.push(ends);
         pair
     }
@@ -102,6 +128,16 @@ impl World {
     /// Both ends of a connection: the one that connected, the one that accepted.
     pub fn ends(&self, pair: usize) -> &[End; 2] {
         &self.pairs[pair]
+    }
+
+    /// The flows of a connection, as they are; it is over with that.
+    pub fn take_flows(&mut self, pair: usize) -> [Option<Flow>; 2] {
+        self.pairs[pair].each_mut().map(|end| end.flow.take())
+    }
+
+    /// A number that follows from every packet sent so far, and when: two worlds with the same have done the same.
+    pub fn trace(&self) -> u64 {
+        self.trace
     }
 
     /// One end of a connection, to be acted upon.
@@ -171,11 +207,15 @@ impl World {
             for (side, end) in ends.iter_mut().enumerate() {
                 end.work(self.now, streams[1 - side]);
                 let Some(flow) = &mut end.flow else { continue };
+                let mut more = true;
                 while let Some(transmit) = flow.poll_transmit(self.now, MOST_AT_ONCE) {
+                    assert!(more, "a flow has more to send than it said");
+                    more = transmit.more;
                     for (header, (head, tail)) in transmit.packets() {
                         let payload = [head, tail].concat();
                         let bytes = HEADERS + header.options_len() + payload.len();
                         self.packets += 1;
+                        self.trace = mix(self.trace, self.now - self.start, &header, payload.len());
                         let packet = Packet { pair: index, header, payload };
                         self.links[side].send(packet, bytes, self.now, &mut self.random);
                     }
@@ -227,6 +267,18 @@ impl World {
             self.links[1 - side].send(reset, HEADERS, self.now, &mut self.random);
         }
     }
+}
+
+/// Adds a packet to a trace.
+fn mix(trace: u64, at: Duration, header: &Header, len: usize) -> u64 {
+    let Header { seq, ack, window, syn, fin, rst, psh, mss, window_scale, sack_permitted, sack } = header;
+    let flags = [*syn, *fin, *rst, *psh, *sack_permitted, ack.is_some(), mss.is_some(), window_scale.is_some()];
+    let flags = flags.into_iter().fold(0, |bits, flag| bits << 1 | u64::from(flag));
+    let numbers = [at.as_nanos() as u64, u64::from(*seq), u64::from(ack.unwrap_or(0)), u64::from(*window), flags];
+    let options = [u64::from(mss.unwrap_or(0)), u64::from(window_scale.unwrap_or(0)), len as u64];
+    let blocks = sack.iter().map(|(left, right)| u64::from(left) << 32 | u64::from(right));
+    let mix = |trace: u64, number: u64| (trace ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    numbers.into_iter().chain(options).chain(blocks).fold(trace, mix)
 }
 
 /// Whether two packets can be merged: what receive offload does too.

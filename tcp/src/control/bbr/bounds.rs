@@ -27,6 +27,8 @@ struct Round {
     ends: u64,
     delivered: u64,
     lost: u64,
+    /// Acknowledgements that reported a loss.
+    reports: u32,
     /// Greatest bandwidth and volume seen in it.
     bandwidth: u64,
     volume: u64,
@@ -59,8 +61,11 @@ pub(crate) enum Verdict {
     Unknown,
     /// Less loss than tolerated.
     Fine,
-    /// More loss than tolerated.
-    Lossy,
+    /// More loss than tolerated, of which so many acknowledgements told.
+    Lossy {
+        /// How many.
+        reports: u32,
+    },
 }
 
 impl Bounds {
@@ -69,6 +74,7 @@ impl Bounds {
         let round = &mut self.round;
         round.delivered += ack.bytes;
         round.lost += ack.lost;
+        round.reports += u32::from(ack.lost > 0);
         let Some(sample) = ack.sample else { return Verdict::Unknown };
         round.bandwidth = round.bandwidth.max(sample.rate.unwrap_or(0));
         round.volume = round.volume.max(sample.delivered);
@@ -84,7 +90,7 @@ impl Bounds {
             return Verdict::Fine;
         }
         self.latest = Latest { bandwidth: ended.bandwidth, volume: ended.volume };
-        Verdict::Lossy
+        Verdict::Lossy { reports: ended.reports }
     }
 
     /// A lossy round outside of probing: settles at what was delivered, but gives up no more than 30 % at a time.

@@ -6,12 +6,14 @@
 
 mod aim;
 mod bounds;
+mod full;
 mod path;
 
 use super::controller::{Acked, Controller, initial_window};
 use crate::clock::{Duration, Instant, real, whole};
 use aim::{Aim, Basis};
 use bounds::{Bounds, Verdict};
+use full::Full;
 use path::Path;
 
 /// The controller.
@@ -59,6 +61,8 @@ struct Cycle {
     phase_since: Instant,
     /// Whether what is acknowledged now was sent while probing: from `Refill` to the first round of `Down`.
     probing: bool,
+    /// Whether startup came before, and losses ended it.
+    unsure: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,14 +71,6 @@ enum Phase {
     Cruise,
     Refill,
     Up,
-}
-
-/// Whether the bandwidth still grows.
-#[derive(Debug, Default)]
-struct Full {
-    bandwidth: u64,
-    rounds: u32,
-    reached: bool,
 }
 
 /// What a loss has changed.
@@ -92,9 +88,6 @@ const DOWN_GAIN: f64 = 0.9;
 const UP_GAIN: f64 = 1.25;
 const WINDOW_GAIN: f64 = 2.0;
 const UP_WINDOW_GAIN: f64 = 2.5;
-/// Startup goes on as long as the bandwidth grows by a quarter, and ends after three rounds without.
-const FULL_GROWTH: f64 = 1.25;
-const FULL_ROUNDS: u32 = 3;
 /// Room left below the long-term bound for others to grow into.
 const HEADROOM: f64 = 0.85;
 /// Below this, acknowledgements no longer keep the flow going.
@@ -113,6 +106,9 @@ const MOST_WAIT_ROUNDS: u64 = 63;
 /// Rounds to wait where losses bound nothing: flows that share a deep queue come to equal shares by probing, version 1 every
 /// eight rounds.
 const DEEP_WAIT_ROUNDS: u64 = 10;
+/// Rounds to wait for the first probe after losses ended startup: the bandwidth may still have been growing, and the bound is a
+/// guess from it. Neither is to be lived with for seconds.
+const UNSURE_WAIT_ROUNDS: u64 = 2;
 /// Losses bound something if they leave less than this many times what fills the path.
 const SHALLOW_GAIN: f64 = 1.5;
 
@@ -160,26 +156,20 @@ impl Bbr {
 
     fn look_for_full_pipe(&mut self, ack: &Acked) {
         let app_limited = ack.sample.is_none_or(|sample| sample.app_limited);
-        if self.full.reached || !self.path.round_started() || app_limited {
-            return;
+        if self.path.round_started() && !app_limited {
+            self.full.on_round(self.path.bandwidth());
         }
-        let bandwidth = self.path.bandwidth();
-        if bandwidth as f64 >= self.full.bandwidth as f64 * FULL_GROWTH {
-            self.full = Full { bandwidth, rounds: 0, reached: false };
-            return;
-        }
-        self.full.rounds += 1;
-        self.full.reached = self.full.rounds >= FULL_ROUNDS;
     }
 
     fn step(&mut self, ack: &Acked, verdict: Verdict) {
         match self.mode {
             Mode::Startup => {
-                if verdict == Verdict::Lossy && !self.full.reached {
-                    self.full.reached = true;
+                if let Verdict::Lossy { reports } = verdict
+                    && self.full.on_losses(reports)
+                {
                     self.bounds.settle(self.volume(1.0));
                 }
-                if self.full.reached {
+                if self.full.reached() {
                     self.mode = Mode::Drain;
                 }
             }
@@ -204,7 +194,7 @@ impl Bbr {
             self.path.advance_cycle();
         } else if cycle.probing {
             self.bounds.raise(ack, self.window, self.path.round_started(), self.mss);
-        } else if verdict == Verdict::Lossy {
+        } else if matches!(verdict, Verdict::Lossy { .. }) {
             self.bounds.lower(self.path.bandwidth(), self.window);
         }
         let asked = matches!(cycle.phase, Phase::Refill | Phase::Up);
@@ -248,10 +238,14 @@ impl Bbr {
             round: self.path.rounds(),
             phase_since: now,
             probing: matches!(self.mode, Mode::Cycle(_)),
+            unsure: self.mode == Mode::Drain && self.full.by_losses(),
         });
     }
 
     fn time_to_probe(&self, cycle: &Cycle, now: Instant) -> bool {
+        if cycle.unsure {
+            return self.path.rounds() - cycle.round >= UNSURE_WAIT_ROUNDS;
+        }
         let segments = self.volume(1.0) / self.mss;
         let shallow = self.bounds.long.is_some_and(|long| long < self.volume(SHALLOW_GAIN));
         let rounds = segments.clamp(1, if shallow { MOST_WAIT_ROUNDS } else { DEEP_WAIT_ROUNDS });
@@ -276,7 +270,7 @@ impl Bbr {
                 self.path.renew_least_rtt(ack.now);
                 self.window = self.window.max(self.window_before);
                 self.mode = Mode::Startup;
-                if self.full.reached {
+                if self.full.reached() {
                     self.bounds.forget_short();
                     self.begin_down(ack.now);
                 }
@@ -301,9 +295,14 @@ impl Bbr {
     fn set_rate(&mut self, ack: &Acked) {
         // The first samples see a window that was still being sent: until the path is full, the rate only rises. Losses can end
         // startup before there is any sample.
-        let settled = self.full.reached && self.bandwidth() > 0;
+        let settled = self.full.reached() && self.bandwidth() > 0;
         let least = if settled { 0 } else { self.rate.unwrap_or_else(|| first_rate(self.mss, ack.smoothed)) };
-        self.rate = Some(self.aim.rate().max(least));
+        let rate = self.aim.rate().max(least);
+        // A sample that a probe alone made in minutes is a few bytes per second. Acknowledgements would let the least window
+        // leave once in a round trip, and pacing is not there to let less.
+        let crawls = ack.smoothed.at(rate) < real(LEAST_SEGMENTS * self.mss);
+        let least = if crawls { per_round_trip(LEAST_SEGMENTS * self.mss, ack.smoothed) } else { 0 };
+        self.rate = Some(rate.max(least));
     }
 
     fn probe_rtt_window(&self) -> u64 {
@@ -312,7 +311,7 @@ impl Bbr {
 
     fn set_window(&mut self, ack: &Acked) {
         let most = self.aim.window();
-        self.window = if self.full.reached {
+        self.window = if self.full.reached() {
             (self.window + ack.bytes).min(most)
         } else if self.window < most || ack.delivered < initial_window(self.mss) {
             self.window + ack.bytes
@@ -396,6 +395,102 @@ impl Controller for Bbr {
 
 /// The rate before anything is known but the round-trip time: what startup makes of the initial window.
 fn first_rate(mss: u64, rtt: Duration) -> u64 {
-    let rtt = rtt.max(Duration::from_millis(1));
-    whole(real(initial_window(mss)) / rtt.as_secs_f64() * STARTUP_GAIN) + 1
+    whole(real(per_round_trip(initial_window(mss), rtt)) * STARTUP_GAIN)
+}
+
+/// The rate that sends `bytes` in a round-trip time; it is not zero.
+fn per_round_trip(bytes: u64, rtt: Duration) -> u64 {
+    whole(real(bytes) / rtt.max(Duration::from_millis(1)).as_secs_f64()) + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::controller::Sample;
+    use super::*;
+
+    const MSS: u64 = 1000;
+    const RTT: Duration = Duration::from_millis(50);
+
+    /// A round begins after `delivered` bytes, and in it acknowledgements report so many bytes lost each.
+    fn round(bbr: &mut Bbr, delivered: u64, rate: u64, lost: &[u64]) {
+        let now = Instant::START + RTT * (delivered / MSS) as u32;
+        let sample = Sample {
+            rate: Some(rate),
+            delivered: MSS,
+            prior_delivered: delivered,
+            lost: 0,
+            in_flight: 10 * MSS,
+            app_limited: false,
+        };
+        let ack = Acked {
+            now,
+            bytes: MSS,
+            delivered: delivered + MSS,
+            was_in_flight: 10 * MSS,
+            in_flight: 9 * MSS,
+            lost: 0,
+            rtt: Some(RTT),
+            smoothed: RTT,
+            sample: Some(sample),
+            recovering: false,
+            window_limited: true,
+        };
+        bbr.on_ack(&ack);
+        for lost in lost {
+            let inside = Sample { prior_delivered: 0, ..sample };
+            bbr.on_ack(&Acked { bytes: 0, lost: *lost, sample: Some(inside), ..ack });
+        }
+    }
+
+    /// Whether startup is over after a round of which acknowledgements reported so many bytes lost.
+    fn startup_ends_by(lost: &[u64]) -> bool {
+        let mut bbr = Bbr::new(MSS, 0, None, Instant::START);
+        round(&mut bbr, 0, 1_000_000, lost);
+        round(&mut bbr, MSS, 2_000_000, &[]);
+        bbr.mode != Mode::Startup
+    }
+
+    #[test]
+    fn startup_ends_by_many_losses_and_not_by_a_few_nor_by_one_gap() {
+        assert!(startup_ends_by(&[MSS; 6]));
+        assert!(!startup_ends_by(&[MSS; 5]));
+        assert!(!startup_ends_by(&[6 * MSS]));
+    }
+
+    /// Whether there is a probe within five rounds of the cycle that follows startup.
+    fn probes_soon(bbr: &mut Bbr, delivered: u64) -> bool {
+        let mut phases = (0..8).map(|number| {
+            round(bbr, delivered + number * MSS, 1_000_000, &[]);
+            bbr.mode
+        });
+        phases.any(|mode| matches!(mode, Mode::Cycle(Cycle { phase: Phase::Refill, .. })))
+    }
+
+    #[test]
+    fn what_startup_found_is_looked_at_soon_if_losses_ended_it() {
+        let mut lossy = Bbr::new(MSS, 0, None, Instant::START);
+        round(&mut lossy, 0, 1_000_000, &[MSS; 6]);
+        assert!(probes_soon(&mut lossy, MSS));
+        let mut fine = Bbr::new(MSS, 0, None, Instant::START);
+        for number in 0..4 {
+            round(&mut fine, number * MSS, 1_000_000, &[]);
+        }
+        assert!(fine.full.reached());
+        assert!(!probes_soon(&mut fine, 4 * MSS));
+    }
+
+    #[test]
+    fn a_sample_of_a_few_bytes_does_not_stop_the_flow() {
+        let mut bbr = Bbr::new(MSS, 0, None, Instant::START);
+        round(&mut bbr, 0, 3, &[MSS; 6]);
+        round(&mut bbr, MSS, 3, &[]);
+        assert!(bbr.full.reached());
+        let least = per_round_trip(LEAST_SEGMENTS * MSS, RTT);
+        assert_eq!(bbr.rate(), Some(least));
+        // A path of more than that is paced as it is.
+        let mut bbr = Bbr::new(MSS, 0, None, Instant::START);
+        round(&mut bbr, 0, 10 * least, &[MSS; 6]);
+        round(&mut bbr, MSS, 10 * least, &[]);
+        assert!(bbr.rate().is_some_and(|rate| rate > least));
+    }
 }
