@@ -41,9 +41,8 @@ impl Visit {
 pub(crate) struct Pending(Arc<SetOnce<Answer>>);
 
 impl Pending {
-    /// For everybody who waits, and who will.
+    /// For everybody who waits, and who will. The first word counts.
     pub(crate) fn tell(&self, answer: Answer) {
-        // Only whoever asks tells, and once.
         let _ = self.0.set(answer);
     }
 
@@ -118,11 +117,23 @@ impl PeerCache {
         }
     }
 
-    /// Forgets a peer, and what is being asked about it: that answer may be older than the reason to forget.
+    /// Forgets a peer, and what is being asked about it: that answer may be older than the reason to forget, so whoever waits
+    /// for it gets none.
     pub(crate) fn evict(&mut self, peer: PublicKey) {
         self.kept.retain(|visit, _| visit.peer != peer);
         self.order.retain(|(_, visit)| visit.peer != peer);
-        self.asked.retain(|visit, _| visit.peer != peer);
+        for (_, pending) in self.asked.extract_if(|visit, _| visit.peer == peer) {
+            pending.tell(Answer::Unavailable);
+        }
+    }
+
+    /// The same for all peers.
+    pub(crate) fn evict_all(&mut self) {
+        self.kept.clear();
+        self.order.clear();
+        for (_, pending) in self.asked.drain() {
+            pending.tell(Answer::Unavailable);
+        }
     }
 
     fn keep(&mut self, visit: Visit, principal: Arc<Principal>, now: Instant) {

@@ -63,7 +63,9 @@ impl Peers {
 
     /// Forgets all peers of an account.
     pub(crate) fn evict_account(&self, account: &AccountId) {
-        self.memory.accounts.remove(account);
+        if let Some((_, mut cache)) = self.memory.accounts.remove(account) {
+            cache.evict_all();
+        }
     }
 
     fn look(&self, account: &AccountId, visit: &Visit) -> Lookup {
@@ -91,7 +93,8 @@ impl Peers {
     }
 }
 
-/// A question under way. Whatever becomes of its task, the answer is told when this is dropped.
+/// A question under way. Whatever becomes of its task, the answer is told when this is dropped, unless those who wait for it
+/// were told something else meanwhile.
 struct Question {
     memory: Arc<Memory>,
     peer: TunnelPeer,

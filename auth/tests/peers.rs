@@ -397,7 +397,7 @@ async fn an_evicted_peer_is_asked_about_anew_and_no_other() {
 }
 
 #[tokio::test]
-async fn an_answer_older_than_an_eviction_is_not_remembered() {
+async fn an_answer_older_than_an_eviction_lets_nobody_in_and_is_not_remembered() {
     type Evict = fn(&Gate);
     let evictions: [Evict; 2] = [|gate| gate.evict(&account("acc"), KEY), |gate| gate.evict_account(&account("acc"))];
     for evict in evictions {
@@ -412,8 +412,10 @@ async fn an_answer_older_than_an_eviction_is_not_remembered() {
         assert!(poll!(&mut after).is_pending());
         world.settle().await;
         assert_eq!(world.asked(), 2, "the question from before is not joined");
+        let refused = before.await.expect_err("whoever it was is nobody any more");
+        assert_eq!(refused, Refusal::Denied(DenyReason::PeerUnverified));
         world.management.allowed.add_permits(1);
-        assert!(before.await.is_ok());
+        world.settle().await;
         world.answers(|_| Ok(TunnelVerdict::Denied("peer_not_found".to_owned())));
         world.management.allowed.add_permits(2);
         assert!(after.await.is_err());

@@ -30,6 +30,10 @@ pub trait Management: Send + Sync + 'static {
     /// How many access-log lines a full queue has dropped since the start.
     fn lines_dropped(&self) -> u64;
 
+    /// Asks for a snapshot of all mappings from the beginning, which brings new one-time tokens, and returns at once. However
+    /// often it is asked for, it comes rarely.
+    fn resync(&self) {}
+
     /// Makes this proxy a peer of an account's tunnel (NetBird: `CreateProxyPeer`). The same key again is the same peer.
     /// Bounded in time by the implementation.
     ///
@@ -43,7 +47,8 @@ pub trait Management: Send + Sync + 'static {
     /// Opens the stream of peer maps for our key in an account's tunnel (`postern.v1`).
     ///
     /// # Errors
-    /// [`ManagementError::Refused`] where management sends no peer maps, as a stock server, or does not know the key.
+    /// [`ManagementError::Refused`] where management sends no peer maps, as a stock server; [`ManagementError::Unknown`] where
+    /// it does not know the key.
     fn peer_maps(
         &self,
         account: &AccountId,
@@ -213,6 +218,9 @@ pub enum ManagementError {
     /// It refused or misunderstood the question.
     #[error("management refused: {0}")]
     Refused(String),
+    /// It knows nothing of what the question is about.
+    #[error("management does not know it: {0}")]
+    Unknown(String),
     /// It cannot be reached, or did not answer in time.
     #[error("management does not answer: {0}")]
     Unavailable(String),

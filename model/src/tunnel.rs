@@ -134,11 +134,13 @@ pub struct MappedPeer {
 }
 
 impl MappedPeer {
-    /// A site as soon as one range is wider than an address.
+    /// A site as soon as there is more than one address of a family: a wider range, or another address beside its own.
     #[must_use]
     pub fn kind(&self) -> PeerKind {
         let wide = |net: &IpNet| net.prefix_len() != net.max_prefix_len();
-        if self.allowed_ips.iter().any(wide) { PeerKind::Site } else { PeerKind::Device }
+        let several = |v4| self.allowed_ips.iter().filter(|net| net.addr().is_ipv4() == v4).count() > 1;
+        let site = several(true) || several(false) || self.allowed_ips.iter().any(wide);
+        if site { PeerKind::Site } else { PeerKind::Device }
     }
 }
 
@@ -219,13 +221,16 @@ mod tests {
     }
 
     #[test]
-    fn one_wide_range_makes_a_site() {
+    fn more_than_one_address_of_a_family_makes_a_site() {
         let kind = |ranges: &[&str]| {
             let allowed_ips = ranges.iter().map(|range| range.parse().expect("a range")).collect();
             let (key, generation) = (PublicKey([7; 32]), Generation(1));
             MappedPeer { name: String::new(), key, generation, allowed_ips, endpoint: None, keep_alive: None }.kind()
         };
         assert_eq!(kind(&["100.72.0.3/32", "fd7a:706f:7374::3/128"]), PeerKind::Device);
+        assert_eq!(kind(&["100.72.0.3/32"]), PeerKind::Device);
+        assert_eq!(kind(&["100.72.0.3/32", "10.20.0.5/32"]), PeerKind::Site);
+        assert_eq!(kind(&["fd7a:706f:7374::3/128", "100.72.0.3/32", "fd00::5/128"]), PeerKind::Site);
         assert_eq!(kind(&["100.72.0.3/32", "10.0.0.0/31"]), PeerKind::Site);
         assert_eq!(kind(&["100.72.0.3/32", "fd00::/127"]), PeerKind::Site);
     }
