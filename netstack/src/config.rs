@@ -14,7 +14,8 @@ pub struct Config {
     pub key: PrivateKey,
     /// Our addresses inside the tunnel, of either family. Connections of ours leave from the first of a family.
     pub addresses: Vec<IpAddr>,
-    /// Largest IP packet inside the tunnel, in bytes: 1420 unless the network says otherwise.
+    /// Largest IP packet inside the tunnel, in bytes: 1420 unless the network says otherwise. At most 64,960, which a datagram
+    /// holds: more counts as that.
     pub mtu: u16,
     /// Bounds.
     pub limits: Limits,
@@ -35,7 +36,10 @@ pub struct Limits {
     pub embryonic_per_peer: u32,
     /// Most bytes of data that one flow holds in each direction.
     pub buffers: Buffers,
-    /// Bytes of data that all flows together may hold. Half of it is given freely, the other half ever more sparingly.
+    /// Bytes of data that all flows together may hold. Half of it is given freely, the other half ever more sparingly. When it
+    /// is used up, a flow that holds little still gets on: up to 16 KiB in each direction, but with so many
+    /// [`flows`](Self::flows) that this would be more than `memory` once again, less, down to 2 KiB. So the bound is twice this
+    /// and one flow's [`buffers`](Self::buffers), if there are 4 KiB for each flow.
     pub memory: usize,
     /// Most ended flows that still answer stragglers; the oldest are forgotten first.
     pub time_waits: usize,

@@ -16,6 +16,9 @@ const OVERHEAD: usize = 32;
 /// WireGuard pads packets to multiples of this (white paper section 5.4.6), which makes lengths alike: more leave at once.
 const PADDING: usize = 16;
 
+/// The largest packet that fits into a batch when it is sealed.
+pub(crate) const MOST_MTU: u16 = ((MOST_BYTES - OVERHEAD) / PADDING * PADDING) as u16;
+
 /// Between what flows say and what leaves.
 pub(crate) struct Egress {
     /// What was cut and did not fit into the batch, because its packets are larger; leaves next.
@@ -24,6 +27,8 @@ pub(crate) struct Egress {
     /// A packet before it is sealed.
     packet: Box<[u8]>,
     control: Vec<u8>,
+    /// Whether the last batch was the engine's own: then data has the next one, so that a flood of handshakes does not stop it.
+    control_left: bool,
     /// The last words to peers that are gone: sealed while they were there.
     farewells: VecDeque<(Path, Box<[u8]>)>,
 }
@@ -44,7 +49,14 @@ struct Filling<'a> {
 impl Egress {
     pub(crate) fn new() -> Self {
         let packet = vec![0; usize::from(u16::MAX) + emit::MOST_HEADERS + PADDING].into_boxed_slice();
-        Self { carry: Batch::new(), carry_peer: None, packet, control: Vec::new(), farewells: VecDeque::new() }
+        Self {
+            carry: Batch::new(),
+            carry_peer: None,
+            packet,
+            control: Vec::new(),
+            control_left: false,
+            farewells: VecDeque::new(),
+        }
     }
 
     /// Fills a batch. Returns false if there is nothing to send.
@@ -66,7 +78,8 @@ impl Egress {
             }
             return true;
         }
-        if self.fill_control(stack, engine, batch) {
+        let control_left = std::mem::take(&mut self.control_left);
+        if !control_left && self.fill_control(stack, engine, batch) {
             return true;
         }
         while let Some(peer) = stack.outbox.next() {
@@ -80,11 +93,11 @@ impl Egress {
                 return true;
             }
         }
-        // A session that was asked for begins with a handshake.
+        // What gave way to data, and the handshake that begins a session that was asked for.
         self.fill_control(stack, engine, batch)
     }
 
-    /// What waits to leave of a peer that is gone does not.
+    /// What waits to leave for a peer that is gone, or that is somebody else now, does not.
     pub(crate) fn forget(&mut self, peer: PeerIndex) {
         if self.carry_peer == Some(peer) {
             self.carry_peer = None;
@@ -92,23 +105,25 @@ impl Egress {
         }
     }
 
-    /// Seals what waits for a peer that is about to go: the resets of its connections, so that its programs are not left
+    /// Seals what waits for peers that are about to go: the resets of their connections, so that their programs are not left
     /// waiting.
-    pub(crate) fn part(&mut self, peer: PeerIndex, stack: &mut Stack, engine: &mut Engine, now: Instant) {
-        let others = std::mem::take(&mut self.carry);
-        let mut batch = Batch::new();
-        while self.farewells.len() < MOST_FAREWELLS {
+    pub(crate) fn part(&mut self, peers: &[PeerIndex], stack: &mut Stack, engine: &mut Engine, now: Instant) {
+        let mut speaking = peers.iter().filter(|peer| stack.outbox.waits(**peer)).copied().collect::<VecDeque<_>>();
+        if speaking.is_empty() {
+            return;
+        }
+        let (others, mut batch) = (std::mem::take(&mut self.carry), Batch::new());
+        while let Some(peer) = speaking.front().copied().filter(|_| self.farewells.len() < MOST_FAREWELLS) {
             batch.clear();
             self.fill(peer, stack, engine, now, &mut batch);
             for full in [&batch, &self.carry] {
                 let said = full.datagrams().filter_map(|datagram| Some((full.path()?, datagram.into())));
                 self.farewells.extend(said);
             }
-            let said = !batch.is_empty() || !self.carry.is_empty();
-            self.carry.clear();
-            if !said {
-                break;
+            if batch.is_empty() && self.carry.is_empty() {
+                speaking.pop_front();
             }
+            self.carry.clear();
         }
         self.carry = others;
     }
@@ -124,8 +139,19 @@ impl Egress {
             }
             batch.space()[..size].copy_from_slice(&self.control);
             batch.push(path, size);
-            return true;
+            break;
         }
+        while let Some((path, size)) = engine.next_control()
+            && Some(path) == batch.path()
+            && batch.room(size) > 0
+        {
+            self.control.clear();
+            engine.poll_control(&mut self.control);
+            batch.space()[..size].copy_from_slice(&self.control);
+            batch.push(path, size);
+        }
+        self.control_left = true;
+        true
     }
 
     fn fill_for(&mut self, peer: PeerIndex, stack: &mut Stack, engine: &mut Engine, now: Instant, batch: &mut Batch) {
@@ -213,8 +239,15 @@ impl Filling<'_> {
             let tuple = slot.tuple;
             debug_assert_eq!(engine.route(tuple.remote), Some(self.peer), "flows end with their routes");
             let full = padded(emit::ip_length(tuple.local) + tcp::HEADER + slot.mss, mtu) + OVERHEAD;
-            let most = if self.batch.is_empty() { MOST_DATAGRAMS.min(MOST_BYTES / full) } else { self.batch.room(0) };
+            let most = match self.batch.room(full) {
+                // The first time, the peer may have asked for far smaller packets.
+                _ if !slot.cut => 1,
+                // All of it goes into `carry`, which is empty.
+                0 => MOST_DATAGRAMS.min(MOST_BYTES / full),
+                room => room,
+            };
             stack.counters.polls += 1;
+            slot.cut = slot.open;
             let Some(transmit) = slot.flow.poll_transmit(self.now, most.max(1) * slot.mss) else {
                 slot.dirty = false;
                 return stack.settle(index, self.now);

@@ -22,8 +22,8 @@ pub(crate) struct Ended {
 struct Record {
     peer: PeerIndex,
     until: Instant,
-    /// `None` for a flow that ended without TIME-WAIT: its ports rest so that we do not use them again for a stranger to take
-    /// an old segment for.
+    /// `None` for a flow that ended without TIME-WAIT: its ports rest, as long as there are others, so that an old segment is
+    /// not taken for one of the next connection.
     wait: Option<TimeWait>,
 }
 
@@ -44,9 +44,10 @@ impl Ended {
         self.order.push_back((until, tuple));
     }
 
-    /// Whether the ports of `tuple` rest.
-    pub(crate) fn rests(&self, tuple: &FourTuple, now: Instant) -> bool {
-        self.records.get(tuple).is_some_and(|record| record.until > now)
+    /// Whether the ports of `tuple` rest, and if so, whether that is TIME-WAIT.
+    pub(crate) fn rests(&self, tuple: &FourTuple, now: Instant) -> Option<bool> {
+        let record = self.records.get(tuple).filter(|record| record.until > now)?;
+        Some(record.wait.is_some())
     }
 
     /// What answers stragglers of `peer`.
@@ -92,8 +93,8 @@ mod tests {
             ended.insert(tuple(port), PeerIndex(0), None, start + Duration::from_millis(port.into()));
         }
         assert_eq!((ended.records.len(), ended.order.len()), (10, 10));
-        assert!(!ended.rests(&tuple(9), start) && ended.rests(&tuple(10), start));
-        assert!(!ended.rests(&tuple(10), start + Ended::REST + Duration::from_millis(10)));
+        assert_eq!((ended.rests(&tuple(9), start), ended.rests(&tuple(10), start)), (None, Some(false)));
+        assert_eq!(ended.rests(&tuple(10), start + Ended::REST + Duration::from_millis(10)), None);
         ended.insert(tuple(99), PeerIndex(0), None, start + 2 * Ended::REST);
         assert_eq!((ended.records.len(), ended.order.len()), (1, 1));
     }
@@ -106,6 +107,6 @@ mod tests {
         ended.insert(tuple(1), PeerIndex(0), None, start);
         ended.insert(tuple(1), PeerIndex(0), None, later);
         ended.insert(tuple(2), PeerIndex(0), None, start + Ended::REST);
-        assert!(ended.rests(&tuple(1), start + Ended::REST));
+        assert_eq!(ended.rests(&tuple(1), start + Ended::REST), Some(false));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use postern_tcp::{Error, Flow, Phase};
+use postern_tcp::{Config, Error, Flow, Phase, Segment};
 
 use crate::engine::PeerIndex;
 use crate::event::{ListenerId, StreamError, StreamId};
@@ -13,7 +13,7 @@ use crate::tuple::FourTuple;
 /// A flow, and what a socket would know of it.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    pub(crate) flow: Flow,
+    pub(crate) flow: Box<Flow>,
     pub(crate) tuple: FourTuple,
     pub(crate) peer: PeerIndex,
     pub(crate) role: Role,
@@ -43,6 +43,8 @@ pub(crate) struct Slot {
     pub(crate) mtu: u16,
     /// Most payload in a packet, as its last transmission said.
     pub(crate) mss: usize,
+    /// That was said after both SYNs were through, so that it is what the peer takes.
+    pub(crate) cut: bool,
 }
 
 /// Whose a flow is.
@@ -80,6 +82,20 @@ impl Slot {
         !self.flow.peek().0.is_empty()
     }
 
+    /// Whether a writer should be told of room: there is `much`, or there will never be more, because nothing is on its way. A
+    /// flow that was told to hold little while memory was short has less than `much` in all.
+    pub(crate) fn has_room(&self, much: usize) -> bool {
+        let room = self.flow.writable();
+        room >= much.max(1) || (room > 0 && self.flow.figures().in_flight == 0)
+    }
+
+    /// How much of a segment's payload is taken when no more than `most` may be held: only what comes next, for what lies
+    /// beyond a hole takes memory for the hole as well.
+    pub(crate) fn room(&self, seq: u32, most: usize) -> usize {
+        let (head, tail) = self.flow.peek();
+        if seq == self.flow.expected() { most.saturating_sub(head.len() + tail.len()) } else { 0 }
+    }
+
     pub(crate) fn failure(&self) -> Option<StreamError> {
         self.error.or_else(|| {
             self.flow.error().map(|error| match error {
@@ -103,7 +119,13 @@ pub(crate) struct Flows {
     entries: Vec<Entry>,
     free: Vec<u32>,
     by_tuple: HashMap<FourTuple, u32, Keyed>,
+    /// Flows that have ended, whose memory the next ones take.
+    #[expect(clippy::vec_box, reason = "they come from slots and go to slots, boxed")]
+    spare: Vec<Box<Flow>>,
 }
+
+/// Bounds what short connections leave for the next ones: at most 18 KiB each.
+const MOST_SPARE: usize = 64;
 
 #[derive(Debug)]
 struct Entry {
@@ -113,7 +135,27 @@ struct Entry {
 
 impl Flows {
     pub(crate) fn new(hasher: Keyed) -> Self {
-        Self { entries: Vec::new(), free: Vec::new(), by_tuple: HashMap::with_hasher(hasher) }
+        Self { entries: Vec::new(), free: Vec::new(), by_tuple: HashMap::with_hasher(hasher), spare: Vec::new() }
+    }
+
+    /// A flow that opens a connection.
+    pub(crate) fn connect(&mut self, config: Config, isn: u32, now: Instant) -> Box<Flow> {
+        let Some(mut flow) = self.spare.pop() else { return Box::new(Flow::connect(config, isn, now)) };
+        flow.reconnect(config, isn, now);
+        flow
+    }
+
+    /// A flow that answers a SYN; `None` if it is not one.
+    pub(crate) fn accept(&mut self, config: Config, syn: &Segment<'_>, isn: u32, now: Instant) -> Option<Box<Flow>> {
+        let Some(mut flow) = self.spare.pop() else { return Flow::accept(config, syn, isn, now).map(Box::new) };
+        flow.reaccept(config, syn, isn, now).then_some(flow)
+    }
+
+    /// Keeps the memory of a flow that nobody asks any more.
+    pub(crate) fn keep(&mut self, flow: Box<Flow>) {
+        if self.spare.len() < MOST_SPARE {
+            self.spare.push(flow);
+        }
     }
 
     /// How many there are.
@@ -179,5 +221,30 @@ impl Flows {
     pub(crate) fn pick(&self, which: impl Fn(&Slot) -> bool) -> Vec<u32> {
         let picked = self.entries.iter().enumerate().filter(|(_, entry)| entry.slot.as_deref().is_some_and(&which));
         picked.map(|(index, _)| index as u32).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use postern_tcp::Header;
+
+    use super::*;
+    use crate::hash::Secret;
+
+    #[test]
+    fn ended_flows_are_used_again_and_few_are_kept() {
+        let now = Instant::now();
+        let mut flows = Flows::new(Keyed::new(&Secret::new(&[7; 32], 0)));
+        for _ in 0..2 * MOST_SPARE {
+            flows.keep(Box::new(Flow::connect(Config::default(), 1, now)));
+        }
+        assert_eq!(flows.spare.len(), MOST_SPARE);
+        let flow = flows.connect(Config::default(), 1, now);
+        assert_eq!((flow.phase(), flows.spare.len()), (Phase::SynSent, MOST_SPARE - 1));
+        let syn = Header { syn: true, ..Header::default() };
+        let flow = flows.accept(Config::default(), &Segment::new(syn, b""), 1, now).expect("a SYN");
+        assert_eq!((flow.phase(), flows.spare.len()), (Phase::SynReceived, MOST_SPARE - 2));
+        let reset = Header { rst: true, ..syn };
+        assert!(flows.accept(Config::default(), &Segment::new(reset, b""), 1, now).is_none());
     }
 }

@@ -1,7 +1,7 @@
 //! What the fuzz targets run, and an ordinary test on their corpora: bytes of an attacker's choice. Nothing panics, and the
 //! bounds hold. No part of the interface.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -9,7 +9,7 @@ use postern_tcp::{Header, Segment};
 
 use crate::batch::Batch;
 use crate::config::{Config, Limits};
-use crate::engine::PeerIndex;
+use crate::engine::{Engine, PeerIndex, Sealed};
 use crate::event::{Event, Read};
 use crate::inlet;
 use crate::key::PrivateKey;
@@ -133,37 +133,119 @@ fn use_everything(stack: &mut Stack, listener: crate::ListenerId, now: Instant) 
     some
 }
 
-/// Reads `bytes` as datagrams from a stranger: two bytes of length, the datagram. `true` where something was sent back.
+/// Reads `bytes` as datagrams from one address: two bytes of length, of which the highest bit means that what follows is a
+/// packet which a peer seals, and the one below that one bit of it is damaged on the way; then the bytes. A sealed datagram
+/// comes twice. `true` where something was sent back.
 ///
 /// # Panics
 /// If more bytes are sent back than came, or a flow exists: that is what fuzzing looks for.
 #[must_use]
 pub fn datagram(mut bytes: &[u8]) -> bool {
-    let now = Instant::now();
-    let from = Path::Udp(SocketAddr::from(([192, 0, 2, 9], 9)));
-    let key = PrivateKey::from_bytes([1; 32]);
-    let config = Config { key, addresses: vec![V4, V6], mtu: 1420, limits: limits(), seed: SEED };
-    let mut net = Netstack::new(config, now);
-    let key = PrivateKey::from_bytes([2; 32]).public();
-    let allowed_ips = vec![IpNet::from(IpAddr::from([100, 72, 0, 2]))];
-    net.set_peers(&[Peer { key, generation: 1, allowed_ips, path: None, keep_alive: None }], now);
-    let (mut came, mut sent) = (0, 0);
-    let mut batch = Batch::new();
+    let mut world = Strangers::new();
+    let mut some = false;
     while let Some((head, rest)) = bytes.split_first_chunk::<2>() {
-        let length = usize::from(u16::from_le_bytes(*head)).min(rest.len());
-        let (datagram, rest) = rest.split_at(length);
+        let head = u16::from_le_bytes(*head);
+        let (datagram, rest) = rest.split_at(usize::from(head & 0x3fff).min(rest.len()));
         bytes = rest;
-        net.handle_datagram(from, datagram, now);
-        net.handle_timeout(now);
-        came += length;
-        while net.poll_transmit(now, &mut batch) {
-            assert_eq!(batch.path(), Some(from));
-            sent += batch.bytes().len();
+        let Some(mut sealed) = (head & 0x8000 != 0).then(|| world.seal(datagram)) else {
+            some |= world.give(datagram);
+            continue;
+        };
+        if head & 0x4000 != 0 {
+            let at = usize::from(datagram.first().copied().unwrap_or(0)) % sealed.len();
+            sealed[at] ^= 1;
         }
-        assert!(sent <= came, "{sent} bytes answer {came}");
-        assert_eq!((net.poll_event(), net.counters().flows), (None, 0));
+        some |= world.give(&sealed);
+        some |= world.give(&sealed);
     }
-    sent > 0
+    some
+}
+
+/// Who has no flows with us: a netstack, a peer of it, and whoever can show the peer's address.
+struct Strangers {
+    net: Netstack,
+    peer: Engine,
+    /// What we are to the peer; there is a session once it has sealed something.
+    index: Option<PeerIndex>,
+    came: usize,
+    sent: usize,
+    now: Instant,
+    batch: Batch,
+}
+
+impl Strangers {
+    const FROM: Path = Path::Udp(SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 9), 9)));
+
+    fn new() -> Self {
+        let now = Instant::now();
+        let keys = [1, 2].map(|key| PrivateKey::from_bytes([key; 32]));
+        let peer = |key: &PrivateKey, address: IpAddr| Peer {
+            key: key.public(),
+            generation: 1,
+            allowed_ips: vec![IpNet::from(address)],
+            path: None,
+            keep_alive: None,
+        };
+        let (ours, theirs) = (Peer { path: Some(Self::FROM), ..peer(&keys[0], V4) }, peer(&keys[1], REMOTE));
+        let [key, other] = keys;
+        let config = Config { key, addresses: vec![V4, V6], mtu: 1420, limits: limits(), seed: SEED };
+        let mut net = Netstack::new(config, now);
+        net.set_peers(&[theirs], now);
+        let mut peer = Engine::new(other, SEED, u32::MAX, now);
+        peer.set_peers(&[ours], now);
+        Self { net, peer, index: None, came: 0, sent: 0, now, batch: Batch::new() }
+    }
+
+    /// What the peer makes of a packet. The first time they shake hands before.
+    fn seal(&mut self, packet: &[u8]) -> Vec<u8> {
+        let mut out = vec![0; packet.len() + 148];
+        let index = self.index.unwrap_or_else(|| {
+            let index = self.peer.route(V4).expect("our address");
+            let _ = self.peer.seal(index, &[], &mut out, self.now);
+            self.shake_hands();
+            index
+        });
+        self.index = Some(index);
+        match self.peer.seal(index, packet, &mut out, self.now) {
+            Sealed::Sealed(length) => out.truncate(length),
+            // A stranger's handshakes had used up all that are answered.
+            Sealed::Queued | Sealed::NoPath | Sealed::Dropped(_) => {}
+        }
+        out
+    }
+
+    fn shake_hands(&mut self) {
+        let mut opened = [0; 256];
+        for _ in 0..2 {
+            let mut datagram = Vec::new();
+            while self.peer.poll_control(&mut datagram).is_some() {
+                self.net.handle_datagram(Self::FROM, &datagram, self.now);
+                self.came += datagram.len();
+                datagram.clear();
+            }
+            while self.net.poll_transmit(self.now, &mut self.batch) {
+                self.sent += self.batch.bytes().len();
+                for datagram in self.batch.datagrams() {
+                    let _ = self.peer.open(Self::FROM, datagram, &mut opened, self.now);
+                }
+            }
+        }
+    }
+
+    /// A datagram arrives. Whether something is sent back.
+    fn give(&mut self, datagram: &[u8]) -> bool {
+        self.net.handle_datagram(Self::FROM, datagram, self.now);
+        self.net.handle_timeout(self.now);
+        self.came += datagram.len();
+        let before = self.sent;
+        while self.net.poll_transmit(self.now, &mut self.batch) {
+            assert_eq!(self.batch.path(), Some(Self::FROM));
+            self.sent += self.batch.bytes().len();
+        }
+        assert!(self.sent <= self.came, "{} bytes answer {}", self.sent, self.came);
+        assert_eq!((self.net.poll_event(), self.net.counters().flows), (None, 0));
+        self.sent > before
+    }
 }
 
 #[cfg(test)]
@@ -217,6 +299,20 @@ mod tests {
         }
 
         #[test]
+        fn packets_that_a_peer_seals_are_answered_with_no_more_than_they_are(bytes in packets()) {
+            // The same packets, each with a head that has it sealed, and some of them damaged.
+            let (mut rest, mut sealed) = (&bytes[..], Vec::new());
+            while let Some((head, after)) = rest.split_first_chunk::<3>() {
+                let length = u16::from_le_bytes([head[1], head[2]]);
+                let (packet, after) = after.split_at(length.into());
+                sealed.extend_from_slice(&(length | 0x8000 | u16::from(head[0] & 8 == 0) << 14).to_le_bytes());
+                sealed.extend_from_slice(packet);
+                rest = after;
+            }
+            let _ = datagram(&sealed);
+        }
+
+        #[test]
         fn bytes_without_sense_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
             let _ = (ip_ingress(&bytes), datagram(&bytes));
         }
@@ -231,5 +327,14 @@ mod tests {
         assert!(!ip_ingress(&step(3, &wire(&tuple, &header, b"hi"))), "of the other peer");
         let header = Header { seq: 99, ..header };
         assert!(!ip_ingress(&step(2, &wire(&tuple, &header, b"hi"))));
+    }
+
+    #[test]
+    fn what_a_peer_has_sealed_is_opened_and_answered_and_what_is_damaged_is_not() {
+        let tuple = FourTuple { remote: V4, local: REMOTE, remote_port: 80, local_port: 9 };
+        let packet = wire(&tuple, &Header { seq: 1, syn: true, ..Header::default() }, b"");
+        let sealed = |flags: u16| [&(packet.len() as u16 | flags).to_le_bytes()[..], &packet].concat();
+        assert!(datagram(&sealed(0x8000)), "a reset");
+        assert!(!datagram(&sealed(0xc000)) && !datagram(&sealed(0)));
     }
 }

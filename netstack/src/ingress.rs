@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use postern_tcp::{Flow, Header, Segment, Straggler};
+use postern_tcp::{Header, Segment, Straggler};
 
 use crate::counters::Drop;
 use crate::engine::PeerIndex;
@@ -85,7 +85,7 @@ impl Stack {
         }
         let isn = self.numbers.isn(tuple, above, now);
         let config = self.flow_config(tuple, peer);
-        let Some(flow) = Flow::accept(config, syn, isn, now) else { return self.counters.drop(Drop::BadTcp) };
+        let Some(flow) = self.flows.accept(config, syn, isn, now) else { return self.counters.drop(Drop::BadTcp) };
         self.ended.remove(tuple);
         self.insert(flow, *tuple, peer, Role::Embryo(listener), self.limits.embryo_patience, now);
     }

@@ -27,7 +27,9 @@
 //! # What it costs
 //!
 //! A packet's cost does not depend on how many flows, peers or listeners there are: flows are found in a hash table, only those
-//! that something happened to are asked what to send, deadlines lie in a wheel. Nothing is allocated per packet. Checksums are
+//! that something happened to are asked what to send, deadlines lie in a wheel. Nothing is allocated for
+//! a packet of an open connection, beyond the connection's own buffers; answers of our own (RST, ICMP), handshakes and what
+//! waits for one are allocated one by one, and bounded. Checksums are
 //! not verified on the way in, for the AEAD has proved the packet, and are right on the way out.
 
 mod batch;

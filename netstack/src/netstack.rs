@@ -1,17 +1,18 @@
 //! The state machine as callers see it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::batch::Batch;
 use crate::config::Config;
 use crate::counters::{Counters, Drop};
-use crate::egress::Egress;
+use crate::egress::{Egress, MOST_MTU};
 use crate::engine::{Engine, Opened, PeerIndex, What};
 use crate::event::{
     Accepted, ConnectError, Deadline, Event, ListenError, ListenerId, Read, Reason, StreamError, StreamId,
 };
+use crate::flows::Slot;
 use crate::inlet;
 use crate::merge::Merge;
 use crate::path::Path;
@@ -44,9 +45,11 @@ impl Netstack {
     #[must_use]
     pub fn new(config: Config, now: Instant) -> Self {
         let Config { key, addresses, mtu, limits, seed } = config;
+        let mut engine = Engine::new(key, seed, limits.handshakes_per_second, now);
+        engine.set_addresses(addresses.clone());
         Self {
-            engine: Engine::new(key, seed, limits.handshakes_per_second, now),
-            stack: Stack::new(limits, addresses, mtu, &seed, now),
+            engine,
+            stack: Stack::new(limits, addresses, mtu.min(MOST_MTU), &seed, now),
             merge: Merge::new(),
             egress: Egress::new(),
             now,
@@ -59,13 +62,17 @@ impl Netstack {
         self.engine.public_key()
     }
 
-    /// Changes our addresses and the largest packet in bytes. Flows of an address that is gone end.
+    /// Changes our addresses and the largest packet in bytes (see [`Config::mtu`]). Flows of an address that is gone end, and
+    /// those with a peer's address that is ours from here on.
     pub fn set_addresses(&mut self, addresses: Vec<IpAddr>, mtu: u16, now: Instant) {
         self.advance(now);
-        let gone = self.stack.flows.pick(|slot| !addresses.contains(&slot.tuple.local));
-        for index in gone {
-            self.stack.end(index, true, now);
+        let mtu = mtu.min(MOST_MTU);
+        let taken = |slot: &Slot| addresses.contains(&slot.tuple.remote);
+        for index in self.stack.flows.pick(|slot| taken(slot) || !addresses.contains(&slot.tuple.local)) {
+            let say = self.stack.flows.get(index).is_some_and(|slot| !taken(slot));
+            self.stack.end(index, say, now);
         }
+        self.engine.set_addresses(addresses.clone());
         self.stack.addresses = addresses;
         if std::mem::replace(&mut self.stack.mtu, mtu) != mtu {
             for index in self.stack.flows.pick(|slot| slot.mapped && !slot.is_over()) {
@@ -77,45 +84,44 @@ impl Netstack {
     /// Replaces the whole set of peers.
     ///
     /// A key with the same generation and allowed IPs keeps its session, path and flows. A key with another generation, or
-    /// other allowed IPs, keeps its session, but its flows and what waits to be accepted are reset at once. With a key that is
-    /// gone everything of it ends at once, the other ends told. Where allowed IPs overlap, the longer prefix wins; of equal ones the first, and the
-    /// other is counted as [`Drop::Overlap`].
+    /// other allowed IPs, keeps its session, but its flows, what waits to be accepted and what waits to be sent end at once. With
+    /// a key that is gone everything of it ends at once, the other ends told. Where allowed IPs overlap, the longer prefix wins;
+    /// of equal ones the first, and the other is counted as [`Drop::Overlap`].
     pub fn set_peers(&mut self, peers: &[Peer], now: Instant) {
         self.advance(now);
         self.part_from(&self.engine.leaving(peers), now);
         let changes = self.engine.set_peers(peers, now);
         self.count_drops();
-        let said =
-            |peer: PeerIndex, what: What| changes.iter().any(|change| change.peer == peer && change.what == what);
-        for change in &changes {
-            if change.what == What::Gone {
-                self.stack.outbox.forget(change.peer);
-                self.egress.forget(change.peer);
+        let changes: HashMap<PeerIndex, What> = changes.iter().map(|change| (change.peer, change.what)).collect();
+        for (peer, what) in &changes {
+            self.egress.forget(*peer);
+            match what {
+                What::Gone => self.stack.outbox.forget(*peer),
+                What::NewIdentity => self.stack.outbox.forget_answers(*peer),
             }
         }
-        self.stack.ended.forget(|peer| said(peer, What::Gone) || said(peer, What::NewIdentity));
+        if !changes.is_empty() {
+            self.stack.ended.forget(|peer| changes.contains_key(&peer));
+        }
         let engine = &self.engine;
-        let doomed = self.stack.flows.pick(|slot| {
-            said(slot.peer, What::Gone)
-                || said(slot.peer, What::NewIdentity)
-                || engine.route(slot.tuple.remote) != Some(slot.peer)
-        });
-        for index in doomed {
+        let lost = |slot: &Slot| engine.route(slot.tuple.remote) != Some(slot.peer);
+        for index in self.stack.flows.pick(|slot| changes.contains_key(&slot.peer) || lost(slot)) {
             let Some(slot) = self.stack.flows.get(index) else { continue };
-            let say = !said(slot.peer, What::Gone) && self.engine.route(slot.tuple.remote) == Some(slot.peer);
+            let say = changes.get(&slot.peer) != Some(&What::Gone) && !lost(slot);
             self.stack.end(index, say, now);
         }
     }
 
     /// Resets the connections of peers that are about to go, while they can still hear it.
     fn part_from(&mut self, leaving: &[PeerIndex], now: Instant) {
+        if leaving.is_empty() {
+            return;
+        }
         let going: HashSet<PeerIndex> = leaving.iter().copied().collect();
         for index in self.stack.flows.pick(|slot| going.contains(&slot.peer)) {
             self.stack.end(index, true, now);
         }
-        for peer in leaving {
-            self.egress.part(*peer, &mut self.stack, &mut self.engine, now);
-        }
+        self.egress.part(leaving, &mut self.stack, &mut self.engine, now);
     }
 
     /// Takes a datagram that arrived. Segments that follow each other are merged; what is held back for that is passed on by
@@ -257,15 +263,19 @@ impl Netstack {
     /// Whose allowed IPs contain an address; of several the longest prefix.
     #[must_use]
     pub fn peer_at(&self, address: IpAddr) -> Option<PeerStatus> {
-        let peer = self.engine.route(address)?;
-        let key = self.engine.identity(peer)?.key;
-        self.engine.peers().find(|status| status.key == key)
+        self.engine.status(self.engine.route(address)?)
     }
 
     /// What was counted.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.stack.counters
+    }
+
+    /// For tests that send packets no flow would.
+    #[cfg(all(test, feature = "sim"))]
+    pub(crate) fn parts(&mut self) -> (&mut Stack, &Engine) {
+        (&mut self.stack, &self.engine)
     }
 
     fn advance(&mut self, now: Instant) {

@@ -17,8 +17,22 @@ pub(crate) struct Numbers {
 /// The ip_local_port_range of Linux.
 const FIRST_PORT: u16 = 32_768;
 const PORTS: u64 = 28_232;
+/// Ports that are looked at before none counts as free. A peer has so few flows that with these one is found, and a search
+/// costs little whatever is in use.
+const PROBES: u64 = 128;
+/// How far apart they lie: prime, and so no divisor of [`PORTS`], and far, for ports in use lie side by side.
+const STRIDE: u64 = 10_007;
 /// How far apart the numbers of two connections with the same ports are at least.
 const STEP: u32 = 64 << 10;
+
+/// What is known of a port of ours towards some destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    Free,
+    /// It could be used again, but an old segment of the peer's could be taken for a new one.
+    Rests,
+    Taken,
+}
 
 impl Numbers {
     pub(crate) fn new(seed: &[u8; 32], origin: Instant) -> Self {
@@ -44,13 +58,13 @@ impl Numbers {
         self.port.hash(&[words(tuple.remote)[1], ports]) as u32
     }
 
-    /// A port of ours towards `remote` that `is_free` agrees to: the first from a place that differs by destination and moves
-    /// on with each connection.
+    /// A port of ours towards `remote`: the first free one, else the first that only rests, from a place that differs by
+    /// destination and moves on with each connection.
     pub(crate) fn port(
         &mut self,
         local: IpAddr,
         remote: SocketAddr,
-        is_free: impl Fn(&FourTuple) -> bool,
+        used: impl Fn(&FourTuple) -> Use,
     ) -> Option<FourTuple> {
         let ([l0, l1], [r0, r1]) = (words(local), words(remote.ip()));
         let start = self.port.hash(&[l0, l1, r0, r1, remote.port().into()]).wrapping_add(self.opened);
@@ -61,13 +75,21 @@ impl Numbers {
             remote_port: remote.port(),
             local_port: FIRST_PORT + (port % PORTS) as u16,
         };
-        (0..PORTS).map(|step| tuple(start % PORTS + step)).find(is_free)
+        let mut resting = None;
+        for probe in (0..PROBES).map(|step| tuple(start % PORTS + step * STRIDE)) {
+            match used(&probe) {
+                Use::Free => return Some(probe),
+                Use::Rests => resting = resting.or(Some(probe)),
+                Use::Taken => {}
+            }
+        }
+        resting
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::cell::Cell;
     use std::collections::HashSet;
     use std::net::Ipv4Addr;
     use std::time::Duration;
@@ -75,17 +97,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_port_is_found_once_and_then_none() {
+    fn a_free_port_is_found_then_one_that_rests_and_no_search_is_long() {
         let mut numbers = Numbers::new(&[1; 32], Instant::now());
         let (local, remote) = (Ipv4Addr::LOCALHOST.into(), (Ipv4Addr::LOCALHOST, 443).into());
-        let used = RefCell::new(HashSet::new());
-        for _ in 0..PORTS {
-            let tuple =
-                numbers.port(local, remote, |tuple| !used.borrow().contains(&tuple.local_port)).expect("a port");
-            assert!(tuple.local_port >= FIRST_PORT);
-            used.borrow_mut().insert(tuple.local_port);
+        let (mut taken, probes) = (HashSet::new(), Cell::new(0));
+        let mut port = |taken: &HashSet<u16>, other: Use| {
+            probes.set(0);
+            let found = numbers.port(local, remote, |tuple| {
+                probes.set(probes.get() + 1);
+                if taken.contains(&tuple.local_port) { other } else { Use::Free }
+            });
+            assert!(probes.get() <= PROBES);
+            found.map(|tuple| tuple.local_port)
+        };
+        // As many flows as a peer may have, and half as many again.
+        for _ in 0..24_576 {
+            let found = port(&taken, Use::Taken).expect("a port");
+            assert!(found >= FIRST_PORT && taken.insert(found));
         }
-        assert_eq!(numbers.port(local, remote, |tuple| !used.borrow().contains(&tuple.local_port)), None);
+        taken.extend(FIRST_PORT..=u16::MAX);
+        assert_eq!(port(&taken, Use::Taken), None);
+        assert!(port(&taken, Use::Rests).is_some());
+        taken.remove(&40_000);
+        let free = (0..PORTS).filter(|_| port(&taken, Use::Rests) == Some(40_000));
+        assert!(free.count() > 0, "a free one is taken before those that rest");
     }
 
     #[test]

@@ -38,7 +38,7 @@ const MOST_ANSWERS: usize = 64;
 
 impl Outbox {
     pub(crate) fn line(&mut self, peer: PeerIndex) -> &mut Line {
-        let index = peer.0 as usize;
+        let index = peer.slot();
         if index >= self.lines.len() {
             self.lines.resize_with(index + 1, Line::default);
         }
@@ -87,6 +87,16 @@ impl Outbox {
         }
     }
 
+    /// Whether anything stands in a peer's line.
+    pub(crate) fn waits(&self, peer: PeerIndex) -> bool {
+        self.lines.get(peer.slot()).is_some_and(|line| !line.dirty.is_empty() || !line.answers.is_empty())
+    }
+
+    /// The peer is somebody else now: what answers the one before is not for it.
+    pub(crate) fn forget_answers(&mut self, peer: PeerIndex) {
+        self.line(peer).answers.clear();
+    }
+
     pub(crate) fn pop_answer(&mut self, peer: PeerIndex) -> Option<Vec<u8>> {
         self.line(peer).answers.pop_front()
     }
@@ -97,7 +107,7 @@ impl Outbox {
 
     /// What stands in a peer's line.
     pub(crate) fn flows(&self, peer: PeerIndex) -> impl Iterator<Item = StreamId> + '_ {
-        self.lines.get(peer.0 as usize).into_iter().flat_map(|line| line.dirty.iter().copied())
+        self.lines.get(peer.slot()).into_iter().flat_map(|line| line.dirty.iter().copied())
     }
 
     /// Nothing can leave for this peer, and before `until` nothing is tried again.
@@ -106,7 +116,7 @@ impl Outbox {
     }
 
     pub(crate) fn is_blocked(&self, peer: PeerIndex) -> bool {
-        self.lines.get(peer.0 as usize).is_some_and(|line| line.blocked.is_some())
+        self.lines.get(peer.slot()).is_some_and(|line| line.blocked.is_some())
     }
 
     /// There is a session.

@@ -22,10 +22,12 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Whether a whole network is behind the key: one of its ranges is wider than an address.
+    /// Whether more than one machine may be behind the key: it has more than one address of a family.
     #[must_use]
     pub fn site(&self) -> bool {
-        self.allowed_ips.iter().any(|range| range.prefix_len() != range.max_prefix_len())
+        let wide = |range: &IpNet| range.prefix_len() != range.max_prefix_len();
+        let several = |v4| self.allowed_ips.iter().filter(|range| range.addr().is_ipv4() == v4).count() > 1;
+        several(true) || several(false) || self.allowed_ips.iter().any(wide)
     }
 
     /// What its flows are known by.
@@ -59,4 +61,23 @@ pub struct PeerStatus {
     pub received: u64,
     /// Bytes of datagrams sent to it.
     pub sent: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_one_address_of_a_family_makes_a_site() {
+        let site = |ranges: &[&str]| {
+            let allowed_ips = ranges.iter().map(|range| range.parse().unwrap()).collect();
+            Peer { key: [7; 32], generation: 1, allowed_ips, path: None, keep_alive: None }.site()
+        };
+        for device in [&["100.72.0.3/32", "fd00::3/128"][..], &["100.72.0.3/32"], &["fd00::3/128"]] {
+            assert!(!site(device), "{device:?}");
+        }
+        for several in [&["100.72.0.3/32", "10.20.0.5/32"][..], &["fd00::3/128", "fd00::4/128"], &["10.0.0.0/31"]] {
+            assert!(site(several), "{several:?}");
+        }
+    }
 }

@@ -23,8 +23,11 @@ use crate::wheel::Wheel;
 const IDLE: Duration = Duration::from_secs(5);
 /// How long a flow whose peer has no session waits before that is tried again.
 pub(crate) const RETRY: Duration = Duration::from_secs(1);
-/// What every flow may hold in each direction, however short memory is: a first flight.
-const LEAST_BUFFER: usize = 16 << 10;
+/// What every flow may hold in each direction, however short memory is: a first flight, or less where that would make all of
+/// them together hold more than the budget once again.
+const FIRST_FLIGHT: usize = 16 << 10;
+/// The least of that: a packet. With less a flow would not get on at all.
+const LEAST_BUFFER: usize = 2 << 10;
 /// How much room a writer that was refused is told of.
 const ROOM: usize = 16 << 10;
 
@@ -81,7 +84,7 @@ impl Stack {
     /// Adds a flow that has something to send.
     pub(crate) fn insert(
         &mut self,
-        flow: Flow,
+        flow: Box<Flow>,
         tuple: FourTuple,
         peer: PeerIndex,
         role: Role,
@@ -108,6 +111,7 @@ impl Stack {
             buffers: usize::MAX,
             mtu: self.mtu,
             mss: usize::from(self.mtu).saturating_sub(headers).max(1),
+            cut: false,
         });
         self.counters.flows += 1;
         let line = self.outbox.line(peer);
@@ -124,14 +128,17 @@ impl Stack {
     /// Gives a segment to the flow it belongs to.
     pub(crate) fn deliver(&mut self, index: u32, segment: &Segment<'_>, now: Instant) {
         let short = self.counters.memory as usize >= self.limits.memory;
+        let least = self.least_buffer();
         let Some(slot) = self.flows.get_mut(index) else { return };
         slot.touched = now;
-        if short && !segment.payload.is_empty() && slot.memory > LEAST_BUFFER {
+        let room = if short { slot.room(segment.header.seq, least) } else { usize::MAX };
+        if segment.payload.len() > room {
             // What it acknowledges counts; the peer sends the rest again, later and slower.
             self.counters.drop(Drop::Memory);
             let mut header = segment.header;
             header.fin = false;
-            slot.flow.handle_segment(&Segment { header, payload: &[], packets: segment.packets }, now);
+            let payload = &segment.payload[..room];
+            slot.flow.handle_segment(&Segment { header, payload, packets: segment.packets }, now);
         } else {
             slot.flow.handle_segment(segment, now);
         }
@@ -210,6 +217,7 @@ impl Stack {
         self.counters.memory -= slot.memory as u64;
         self.outbox.line(slot.peer).flows -= 1;
         self.disown(slot.role, slot.peer, id);
+        self.flows.keep(slot.flow);
     }
 
     /// A role that a listener counts is over.
@@ -292,9 +300,7 @@ impl Stack {
             slot.told.readable = true;
             self.events.push_back(Event::Readable(id));
         }
-        if slot.told.wants_room
-            && slot.flow.writable() >= ROOM.min(slot.buffers.min(self.limits.buffers.send) / 4).max(1)
-        {
+        if slot.told.wants_room && slot.has_room(ROOM.min(slot.buffers.min(self.limits.buffers.send) / 4)) {
             slot.told.wants_room = false;
             self.events.push_back(Event::Writable(id));
         }
@@ -305,7 +311,7 @@ impl Stack {
     }
 
     /// Counts a flow's memory, and tells it how much it may have.
-    fn account(&mut self, index: u32, now: Instant) {
+    pub(crate) fn account(&mut self, index: u32, now: Instant) {
         let Some(slot) = self.flows.get_mut(index) else { return };
         let memory = slot.flow.memory();
         self.counters.memory = self.counters.memory + memory as u64 - slot.memory as u64;
@@ -332,7 +338,12 @@ impl Stack {
         }
         let share = self.limits.memory.saturating_sub(used) / 16;
         // In steps of two, so that flows are not told at every turn.
-        (1 << share.checked_ilog2().unwrap_or(0)).max(LEAST_BUFFER).min(most)
+        (1 << share.checked_ilog2().unwrap_or(0)).max(self.least_buffer()).min(most)
+    }
+
+    /// What a flow may hold in each direction while all of them hold as much as they may.
+    fn least_buffer(&self) -> usize {
+        (self.limits.memory / 2 / self.limits.flows.max(1) as usize).clamp(LEAST_BUFFER, FIRST_FLIGHT)
     }
 
     fn buffers(&self, allowed: usize) -> Buffers {

@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use postern_tcp::{Flow, Phase};
+use postern_tcp::Phase;
 
 use crate::engine::PeerIndex;
 use crate::event::{ConnectError, Event, ListenerId, Read, StreamError, StreamId};
 use crate::flows::{Role, Slot};
+use crate::numbers::Use;
 use crate::stack::Stack;
 
 impl Stack {
@@ -42,10 +43,16 @@ impl Stack {
             return Err(ConnectError::TooMany);
         }
         let (flows, ended) = (&self.flows, &self.ended);
-        let is_free = |tuple: &_| flows.find(tuple).is_none() && !ended.rests(tuple, now);
-        let tuple = self.numbers.port(local, remote, is_free).ok_or(ConnectError::NoPort)?;
+        let used = |tuple: &_| match (flows.find(tuple), ended.rests(tuple, now)) {
+            (Some(_), _) | (None, Some(true)) => Use::Taken,
+            (None, Some(false)) => Use::Rests,
+            (None, None) => Use::Free,
+        };
+        let tuple = self.numbers.port(local, remote, used).ok_or(ConnectError::NoPort)?;
+        self.ended.remove(&tuple);
         let isn = self.numbers.isn(&tuple, None, now);
-        let flow = Flow::connect(self.flow_config(&tuple, peer), isn, now);
+        let config = self.flow_config(&tuple, peer);
+        let flow = self.flows.connect(config, isn, now);
         let index = self.insert(flow, tuple, peer, Role::Held, patience, now);
         Ok(self.flows.id(index))
     }
@@ -83,6 +90,9 @@ impl Stack {
         if slot.shut || slot.is_over() {
             return Err(StreamError::Closed);
         }
+        // It may have been told how much it may hold while there was more.
+        self.account(index, now);
+        let (index, slot) = self.held(id)?;
         let n = slot.flow.write(bytes);
         if n == 0 {
             slot.told.wants_room |= !bytes.is_empty();

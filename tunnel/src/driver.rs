@@ -18,6 +18,9 @@ use crate::socket::{Sent, Socket};
 /// Most batches sent before the driver looks at what has arrived: 16 of up to 64 KiB are the work of about 700 us.
 const BATCHES: usize = 16;
 
+/// Turns of so many batches for the last words: enough for 65,536 resets, and as many handshakes.
+const LAST_TURNS: usize = 256;
+
 /// The task of one tunnel. Its owner spawns [`run`](Self::run) on the runtime that the tunnel lives on.
 pub struct Driver {
     socket: UdpSocket,
@@ -59,11 +62,13 @@ impl Driver {
             if wake_all(&mut wake) || !rested {
                 tokio::task::yield_now().await;
             }
-            let closing = shared.farewell();
+            if shared.farewell() {
+                part(&mut outbox, &mut socket, shared, &mut wake).await;
+                return Ok(());
+            }
             let flushed = outbox.flush(&mut socket, shared, &mut wake);
             wake_all(&mut wake);
             rested = match flushed {
-                Flushed::All | Flushed::Blocked if closing => return Ok(()),
                 Flushed::All if received.full => false,
                 Flushed::All => rest(shared, &socket, &mut timer, false).await?,
                 Flushed::Blocked => rest(shared, &socket, &mut timer, true).await?,
@@ -79,11 +84,23 @@ impl fmt::Debug for Driver {
     }
 }
 
+/// Says the last words, as far as the system takes them. Nothing is taken in any more, so that nobody keeps the tunnel open.
+async fn part(outbox: &mut Outbox, socket: &mut Socket, shared: &Shared, wake: &mut Vec<Waker>) {
+    for _ in 0..LAST_TURNS {
+        let flushed = outbox.flush(socket, shared, wake);
+        wake_all(wake);
+        match flushed {
+            Flushed::All | Flushed::Blocked => return,
+            Flushed::More => tokio::task::yield_now().await,
+        }
+    }
+}
+
 /// Waits until there is something to do. Whether it had to.
 async fn rest(shared: &Shared, socket: &Socket, timer: &mut Timer, blocked: bool) -> io::Result<bool> {
     let mut rested = false;
     poll_fn(|cx| {
-        let Next::Rest(deadline) = shared.next(cx) else { return Poll::Ready(Ok(())) };
+        let Next::Rest(deadline) = shared.next(cx, blocked) else { return Poll::Ready(Ok(())) };
         if let Some(deadline) = deadline {
             tracing::trace!(reason = ?deadline.reason, "the tunnel rests");
         }

@@ -15,6 +15,8 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use zeroize::Zeroizing;
 
+use crate::folder::Folder;
+
 /// Reads a WireGuard private key: the 44 characters that `wg genkey` prints.
 ///
 /// # Errors
@@ -74,8 +76,8 @@ impl Identity {
     ///
     /// # Errors
     /// [`IdentityError`]; only a file that does not exist is made.
-    pub fn load(folder: &Path, account: &AccountId) -> Result<Self, IdentityError> {
-        let path = file_of(folder, account);
+    pub fn load(folder: &Folder, account: &AccountId) -> Result<Self, IdentityError> {
+        let path = file_of(folder.path(), account);
         match fs::read_to_string(&path) {
             Ok(text) => {
                 let text = Zeroizing::new(text);
@@ -249,16 +251,22 @@ mod tests {
         AccountId::parse(id).unwrap()
     }
 
+    fn folder() -> (tempfile::TempDir, Folder) {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = Folder::open(folder.path()).unwrap();
+        (folder, keys)
+    }
+
     #[test]
     fn a_restart_is_the_same_peer_at_the_same_port() {
-        let folder = tempfile::tempdir().unwrap();
+        let (_folder, keys) = folder();
         let address = "100.72.0.1".parse().unwrap();
-        let mut first = Identity::load(folder.path(), &account("a")).unwrap();
+        let mut first = Identity::load(&keys, &account("a")).unwrap();
         assert_eq!((first.port(), first.addresses()), (0, &[][..]));
         first.keep(51820, &[address]).unwrap();
-        let again = Identity::load(folder.path(), &account("a")).unwrap();
+        let again = Identity::load(&keys, &account("a")).unwrap();
         assert_eq!((again.public_key(), again.port(), again.addresses()), (first.public_key(), 51820, &[address][..]));
-        let other = Identity::load(folder.path(), &account("b")).unwrap();
+        let other = Identity::load(&keys, &account("b")).unwrap();
         assert!(
             !format!("{other:?}").contains(&STANDARD.encode(*other.secret)) && !format!("{other:?}").contains("secret")
         );
@@ -267,8 +275,8 @@ mod tests {
 
     #[test]
     fn what_does_not_change_is_not_written() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut identity = Identity::load(folder.path(), &account("a")).unwrap();
+        let (folder, keys) = folder();
+        let mut identity = Identity::load(&keys, &account("a")).unwrap();
         identity.keep(1, &[]).unwrap();
         fs::remove_file(file_of(folder.path(), &account("a"))).unwrap();
         identity.keep(1, &[]).unwrap();
@@ -281,19 +289,20 @@ mod tests {
     fn only_the_owner_reads_the_file_and_nothing_else_is_left_in_the_folder() {
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("tunnel");
-        let identity = Identity::load(&inner, &account("a")).unwrap();
+        let keys = Folder::open(&inner).unwrap();
+        let identity = Identity::load(&keys, &account("a")).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         let file = file_of(&inner, &account("a"));
         assert_eq!((mode(&inner), mode(&file)), (0o700, 0o600));
-        assert_eq!(fs::read_dir(&inner).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(&inner).unwrap().count(), 2, "the key and the lock");
         fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
-        let again = Identity::load(&inner, &account("a")).unwrap();
+        let again = Identity::load(&keys, &account("a")).unwrap();
         assert_eq!((again.public_key(), mode(&file)), (identity.public_key(), 0o600));
     }
 
     #[test]
     fn a_damaged_file_is_one_sentence_and_stays_as_it_is() {
-        let folder = tempfile::tempdir().unwrap();
+        let (folder, keys) = folder();
         let good = STANDARD.encode([7; 32]);
         let file = file_of(folder.path(), &account("a"));
         for (text, what) in [
@@ -306,31 +315,36 @@ mod tests {
             (format!("private_key = {good}\nprivate_key = {good}"), "line 2 says the same thing again"),
         ] {
             fs::write(&file, &text).unwrap();
-            let error = Identity::load(folder.path(), &account("a")).unwrap_err();
+            let error = Identity::load(&keys, &account("a")).unwrap_err();
             let IdentityError::Malformed { what: said, .. } = &error else { panic!("{error}") };
             assert_eq!(said, what);
             assert!(!error.to_string().contains(&good[..40]) && !error.to_string().contains('\n'));
             assert_eq!(fs::read_to_string(&file).unwrap(), text);
         }
         fs::write(&file, [0xff, 0xfe]).unwrap();
-        assert!(matches!(Identity::load(folder.path(), &account("a")), Err(IdentityError::Malformed { .. })));
+        assert!(matches!(Identity::load(&keys, &account("a")), Err(IdentityError::Malformed { .. })));
         fs::write(&file, format!("# mine\n\nprivate_key = {good}\nport = 65535\naddresses = 10.0.0.1, fd7a::1\n"))
             .unwrap();
-        let identity = Identity::load(folder.path(), &account("a")).unwrap();
+        let identity = Identity::load(&keys, &account("a")).unwrap();
         assert_eq!((*identity.secret, identity.port(), identity.addresses().len()), ([7; 32], 65535, 2));
     }
 
     #[test]
     fn an_unreadable_file_and_an_unwritable_folder_are_errors() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(file_of(folder.path(), &account("a"))).unwrap();
-        assert!(matches!(Identity::load(folder.path(), &account("a")), Err(IdentityError::Read { .. })));
-        let file = folder.path().join("file");
-        fs::write(&file, "").unwrap();
-        // `NotADirectory`: the folder cannot be there.
-        assert!(matches!(Identity::load(&file, &account("a")), Err(IdentityError::Read { .. })));
-        let unwritable = Path::new("/proc/tunnel");
-        assert!(matches!(Identity::load(unwritable, &account("a")), Err(IdentityError::Write { .. })));
+        let (folder, keys) = folder();
+        let file = file_of(folder.path(), &account("a"));
+        fs::create_dir(&file).unwrap();
+        assert!(matches!(Identity::load(&keys, &account("a")), Err(IdentityError::Read { .. })));
+        fs::remove_dir(&file).unwrap();
+        assert!(Identity::load(&keys, &account("a")).is_ok());
+        let long = AccountId::parse(&"b".repeat(255)).unwrap();
+        // Where its folder would be, there is a file.
+        fs::write(folder.path().join("b".repeat(200)), "").unwrap();
+        assert!(matches!(Identity::load(&keys, &long), Err(IdentityError::Read { .. })));
+        // Where the text is written first, there is a folder.
+        let temporary = file_of(folder.path(), &account("c")).with_extension(format!("tmp-{}", std::process::id()));
+        fs::create_dir(&temporary).unwrap();
+        assert!(matches!(Identity::load(&keys, &account("c")), Err(IdentityError::Write { .. })));
     }
 
     #[test]

@@ -184,12 +184,14 @@ impl Shared {
         true
     }
 
-    /// What the driver does after everything is sent. Work and waker are settled under one lock: no change slips between.
-    pub(crate) fn next(&self, cx: &Context<'_>) -> Next {
+    /// What the driver does after everything is sent, or, `blocked`, after the system took no more: then what is done meanwhile
+    /// has to wait, but for handles that were dropped. Work and waker are settled under one lock: no change slips between.
+    pub(crate) fn next(&self, cx: &Context<'_>, blocked: bool) -> Next {
         let mut core = self.core.lock();
-        if core.dirty || core.phase != Phase::Running {
+        if (core.dirty && !blocked) || core.phase != Phase::Running {
             return Next::Work;
         }
+        core.bury(Instant::now());
         leave(&mut core.driver, cx);
         Next::Rest(core.netstack.poll_timeout())
     }
@@ -284,5 +286,34 @@ fn leave(place: &mut Option<Waker>, cx: &Context<'_>) {
     match place {
         Some(waker) => waker.clone_from(cx.waker()),
         None => *place = Some(cx.waker().clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use postern_netstack::{Config, Limits, PrivateKey};
+
+    use super::*;
+
+    fn shared() -> Shared {
+        let key = PrivateKey::generate();
+        let public_key = PublicKey(key.public());
+        let config = Config { key, addresses: Vec::new(), mtu: 1420, limits: Limits::default(), seed: [1; 32] };
+        let local = SocketAddr::from(([127, 0, 0, 1], 1));
+        let account = AccountId::parse("acc").unwrap();
+        Shared::new(account, public_key, local, Netstack::new(config, Instant::now()))
+    }
+
+    #[test]
+    fn while_nothing_can_be_sent_the_driver_rests_and_buries() {
+        let (shared, cx) = (shared(), Context::from_waker(Waker::noop()));
+        let listener = shared.act(|core| core.netstack.listen(1)).ok().unwrap().unwrap();
+        assert!(shared.act(|core| core.abandon(Orphan::Listener(listener))).is_ok());
+        assert!(matches!(shared.next(&cx, false), Next::Work));
+        assert!(matches!(shared.next(&cx, true), Next::Rest(None)));
+        assert!(shared.act(|core| core.netstack.listen(1)).is_ok_and(|again| again.is_ok()), "it is buried");
+        assert!(matches!(shared.next(&cx, false), Next::Work), "and what was done is not forgotten");
+        shared.close();
+        assert!(matches!(shared.next(&cx, true), Next::Work));
     }
 }

@@ -33,7 +33,7 @@ const MOST_SINGLY: usize = 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Somebody else has the port.
-    #[error("UDP port {} on {} is taken by another program: stop that one, or choose another port for the tunnel", .0.port(), .0.ip())]
+    #[error("UDP port {} on {} is taken by another program: stop that one, or choose another with `port` in [tunnel] or --wg-port", .0.port(), .0.ip())]
     Taken(SocketAddr),
     /// Not an address of this machine, or a port for privileged users, or no more files.
     #[error("cannot listen for the tunnel on UDP {address}: {source}; choose another address or port for it")]
@@ -123,11 +123,11 @@ impl Socket {
         let state = UdpSocketState::new(UdpSockRef::from(&io))?;
         let v6 = io.local_addr()?.is_ipv6();
         // quinn-udp forbids fragments for QUIC's probes. A tunnel's packets must arrive on a path that is narrower than we
-        // were told, if in pieces. Its IPV6_DONTFRAG cannot be taken back without `unsafe`: over IPv6, what does not fit
-        // the path is refused and counted.
+        // were told, if in pieces.
         sockopt::set_ip_mtu_discover(&io, sockopt::Ipv4PathMtuDiscovery::DONT)?;
         if v6 {
             sockopt::set_ipv6_mtu_discover(&io, sockopt::Ipv6PathMtuDiscovery::WANT)?;
+            nix::sys::socket::setsockopt(&io, nix::sys::socket::sockopt::Ipv6DontFrag, &false)?;
         }
         let gso = state.max_gso_segments() > 1;
         Ok(Self {
@@ -345,6 +345,21 @@ mod tests {
         assert_eq!(receive(&mut both, 1).await, [(from, b"hi".to_vec())]);
         assert_eq!(send(&mut both, from, b"ho", 2).await, 0);
         assert_eq!(receive(&mut four, 1).await[0].1, b"ho");
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_the_path_arrives_in_pieces_over_either_family() {
+        for any in ["127.0.0.1:0", "[::1]:0"] {
+            if StdSocket::bind(any).is_err() {
+                continue; // A machine without IPv6.
+            }
+            let [mut one, mut two] = [(); 2].map(|()| Socket::new(bind(any.parse().unwrap()).unwrap()).unwrap());
+            let to = two.io.local_addr().unwrap();
+            // Within UDP's bound, and with its headers beyond the 65,536 bytes that loopback carries.
+            let bytes = vec![7; 65_500];
+            assert_eq!(send(&mut one, to, &bytes, bytes.len()).await, 0);
+            assert!(receive(&mut two, 1).await[0].1 == bytes);
+        }
     }
 
     #[test]

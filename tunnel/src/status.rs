@@ -49,6 +49,8 @@ impl Status {
             ("accepted", counted.accepted),
             ("connected", counted.connected),
             ("merged", counted.merged),
+            ("polls", counted.polls),
+            ("ignored", counted.ignored),
         ];
         Self {
             peers: netstack.peers().map(|peer| PeerStatus::of(&peer)).collect(),

@@ -7,6 +7,7 @@ mod world;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use postern_model::{Generation, PeerMap};
@@ -211,6 +212,55 @@ async fn a_peer_that_comes_from_another_port_keeps_its_streams() {
     }
     let after = server.tunnel.status().peers[0].endpoint.unwrap();
     assert_ne!(before, after);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tunnel_under_a_flood_of_handshakes_serves_and_can_be_closed() {
+    let (client, server) = pair();
+    let _echo = echo(&server, 7);
+    let mut stream = client.dial(server.at(7)).await;
+    // A stranger's handshake for the server, which proves nothing of where it comes from.
+    let (stranger, front) = (End::new(2), UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let mut peer = server.as_peer();
+    peer.endpoint = Some(front.local_addr().unwrap());
+    stranger.set_peers(vec![peer]);
+    let dialled = tokio::spawn({
+        let (tunnel, to) = (stranger.tunnel.clone(), server.at(7));
+        async move { tunnel.connect(to, SOON).await.unwrap_err() }
+    });
+    let mut initiation = vec![0; 2048];
+    let length = within(front.recv(&mut initiation)).await.unwrap();
+    let (to, stop) = (server.udp(), Arc::new(AtomicBool::new(false)));
+    let flood = std::thread::spawn({
+        let stop = stop.clone();
+        move || {
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            while !stop.load(Ordering::Relaxed) {
+                // Once the tunnel is closed the port is nobody's.
+                let _ = socket.send_to(&initiation[..length], to);
+            }
+        }
+    });
+    for _ in 0..50 {
+        assert_eq!(ask(&mut stream, b"still there").await.unwrap(), b"still there");
+    }
+    within(async {
+        while server.tunnel.status().counter("under_load") < Some(1000) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    server.tunnel.close();
+    assert_eq!(within(stream.read_u8()).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    within(async {
+        while UdpSocket::bind(to).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    stop.store(true, Ordering::Relaxed);
+    flood.join().unwrap();
+    within(dialled).await.unwrap();
 }
 
 /// Stands between a client and a server, and shows the server another port when told to.

@@ -11,7 +11,7 @@ use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Packet, TunnResult};
 use x25519_dalek::PublicKey;
 
-use super::protocol::COOKIE_LEN;
+use super::protocol::{COOKIE_LEN, INITIATION, RESPONSE};
 use crate::counters::Drop;
 use crate::path::Path;
 
@@ -19,8 +19,13 @@ use crate::path::Path;
 const SHARE: u32 = 20;
 /// How many of them may come at once.
 const BURST: u32 = 5;
+/// Cookies for one source in a second, and how many of them may be asked for at once: machines behind one address get theirs
+/// one after the other. With [`BUCKETS`] this bounds what a flood from invented addresses has us make and send.
+pub(crate) const COOKIE_SHARE: u32 = 4;
 /// Sources told apart. Two that meet in one bucket share it; more would not make a flood cheaper.
-const BUCKETS: usize = 1024;
+pub(crate) const BUCKETS: usize = 1024;
+/// The second code of a message, and its last bytes.
+const MAC2_LEN: usize = 16;
 
 /// One for the whole engine. Counts by itself, because boringtun's limiter would count a message once here and once more in
 /// its `Tunn`.
@@ -33,14 +38,18 @@ pub(crate) struct Guard {
     seen: u32,
     limit: u32,
     hasher: RandomState,
-    buckets: Box<[Bucket]>,
+    handshakes: Shares,
+    cookies: Shares,
 }
 
-/// What a source may still send.
-#[derive(Clone, Copy)]
-struct Bucket {
-    /// The time at which it is full again.
-    full: Instant,
+/// So many of something in a second for each source.
+struct Shares {
+    /// When each bucket is full again.
+    full: Box<[Instant]>,
+    /// Between two that are granted, in the long run.
+    gap: Duration,
+    /// How many are granted at once.
+    burst: u32,
 }
 
 /// What becomes of a handshake message.
@@ -64,7 +73,8 @@ impl Guard {
             seen: 0,
             limit,
             hasher: RandomState::new(),
-            buckets: vec![Bucket { full: now }; BUCKETS].into_boxed_slice(),
+            handshakes: Shares::new(SHARE, BURST, now),
+            cookies: Shares::new(COOKIE_SHARE, COOKIE_SHARE, now),
         }
     }
 
@@ -75,21 +85,37 @@ impl Guard {
 
     /// Judges a message that is no data message.
     pub(crate) fn check<'a>(&mut self, from: Path, datagram: &'a [u8], now: Instant) -> Verdict<'a> {
-        let mut cookie = [0; COOKIE_LEN];
-        let packet = match self.calm.verify_packet(None, datagram, &mut cookie) {
-            Ok(packet) => packet,
-            Err(TunnResult::Err(WireGuardError::InvalidMac)) => return Verdict::Refuse(Drop::BadMac),
-            Err(_) => return Verdict::Refuse(Drop::Malformed),
-        };
-        if matches!(packet, Packet::PacketCookieReply(_)) || !self.is_loaded(now) {
-            return Verdict::Pass(packet);
+        if self.is_loaded(now) {
+            return self.check_under_load(source(from), datagram, now);
         }
-        let source = source(from);
-        match self.strict.verify_packet(Some(source), datagram, &mut cookie) {
-            Ok(packet) if self.spend(source, now) => Verdict::Pass(packet),
+        match self.calm.verify_packet(None, datagram, &mut []) {
+            Ok(packet) => {
+                self.seen += u32::from(!matches!(packet, Packet::PacketCookieReply(_)));
+                Verdict::Pass(packet)
+            }
+            Err(error) => Verdict::Refuse(reason(&error)),
+        }
+    }
+
+    /// What costs least is asked first: a flood is refused for less than it takes to receive it.
+    fn check_under_load<'a>(&mut self, source: IpAddr, datagram: &'a [u8], now: Instant) -> Verdict<'a> {
+        let place = self.hasher.hash_one(network(source)) as usize % BUCKETS;
+        let has_cookie = self.cookies.has(place, now);
+        if !has_cookie && is_without_mac2(datagram) {
+            return Verdict::Refuse(Drop::UnderLoad);
+        }
+        let mut cookie = [0; COOKIE_LEN];
+        // Into a buffer without room no cookie is made.
+        let room = if has_cookie { COOKIE_LEN } else { 0 };
+        match self.strict.verify_packet(Some(source), datagram, &mut cookie[..room]) {
+            Ok(packet @ Packet::PacketCookieReply(_)) => Verdict::Pass(packet),
+            Ok(packet) if self.handshakes.take(place, now) => Verdict::Pass(packet),
             Ok(_) => Verdict::Refuse(Drop::UnderLoad),
-            Err(TunnResult::WriteToNetwork(_)) => Verdict::Cookie(cookie),
-            Err(_) => Verdict::Refuse(Drop::Malformed),
+            Err(TunnResult::WriteToNetwork(_)) => {
+                self.cookies.take(place, now);
+                Verdict::Cookie(cookie)
+            }
+            Err(error) => Verdict::Refuse(reason(&error)),
         }
     }
 
@@ -98,19 +124,43 @@ impl Guard {
             self.second = now;
             self.seen = 0;
         }
-        self.seen = self.seen.saturating_add(1);
-        self.seen > self.limit
+        self.seen >= self.limit
+    }
+}
+
+impl Shares {
+    fn new(in_a_second: u32, burst: u32, now: Instant) -> Self {
+        let full = vec![now; BUCKETS].into_boxed_slice();
+        Self { full, gap: Duration::from_secs(1) / in_a_second, burst }
     }
 
-    fn spend(&mut self, source: IpAddr, now: Instant) -> bool {
-        let place = self.hasher.hash_one(network(source)) as usize % BUCKETS;
-        let bucket = &mut self.buckets[place];
-        let full = bucket.full.max(now) + Duration::from_secs(1) / SHARE;
-        let granted = full.duration_since(now) <= Duration::from_secs(1) / SHARE * BURST;
+    fn has(&self, place: usize, now: Instant) -> bool {
+        (self.full[place].max(now) + self.gap).duration_since(now) <= self.gap * self.burst
+    }
+
+    fn take(&mut self, place: usize, now: Instant) -> bool {
+        let granted = self.has(place, now);
         if granted {
-            bucket.full = full;
+            self.full[place] = self.full[place].max(now) + self.gap;
         }
         granted
+    }
+}
+
+/// Whether a handshake message does not even try to prove an address.
+fn is_without_mac2(datagram: &[u8]) -> bool {
+    matches!(datagram.first(), Some(&INITIATION | &RESPONSE)) && datagram.ends_with(&[0; MAC2_LEN])
+}
+
+fn reason(error: &TunnResult<'_>) -> Drop {
+    match error {
+        TunnResult::Err(WireGuardError::InvalidMac) => Drop::BadMac,
+        TunnResult::Err(WireGuardError::DestinationBufferTooSmall) => Drop::UnderLoad,
+        TunnResult::Err(_)
+        | TunnResult::Done
+        | TunnResult::WriteToNetwork(_)
+        | TunnResult::WriteToTunnelV4(..)
+        | TunnResult::WriteToTunnelV6(..) => Drop::Malformed,
     }
 }
 

@@ -109,7 +109,7 @@ impl Member {
         other
     }
 
-    /// Gives back what it holds of what is shared.
+    /// Forgets the packets that wait for a session, and gives back what they hold of what is shared.
     pub(crate) fn leave(&mut self, shared: &mut Shared) {
         let packets = self.waiting.len();
         self.waiting.clear();

@@ -51,6 +51,8 @@ pub(crate) struct Engine {
     routes: Routes,
     schedule: Schedule,
     round: u64,
+    /// Our own addresses inside, which are nobody else's.
+    own: Vec<IpAddr>,
 }
 
 /// What became of a datagram.
@@ -96,7 +98,13 @@ impl Engine {
             routes: Routes::default(),
             schedule: Schedule::default(),
             round: 0,
+            own: Vec::new(),
         }
+    }
+
+    /// Our own addresses inside: no peer sends from them, and none is sent to there, whatever its allowed IPs are.
+    pub(crate) fn set_addresses(&mut self, own: Vec<IpAddr>) {
+        self.own = own;
     }
 
     /// What peers know us by.
@@ -149,7 +157,7 @@ impl Engine {
 
     /// Whose address it is.
     pub(crate) fn route(&self, to: IpAddr) -> Option<PeerIndex> {
-        self.routes.find(to)
+        self.routes.find(to).filter(|_| !self.own.contains(&to))
     }
 
     /// Who a peer is.
@@ -186,6 +194,11 @@ impl Engine {
         Some(path)
     }
 
+    /// Where the next datagram of the engine's own goes, and its length.
+    pub(crate) fn next_control(&self) -> Option<(Path, usize)> {
+        self.shared.peek_post()
+    }
+
     /// Does what is due. When much is, `poll_timeout` still lies in the past afterwards.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         let mut initiations = 0;
@@ -201,6 +214,11 @@ impl Engine {
     /// When something is due; `None` while nobody has anything to do.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.schedule.next()
+    }
+
+    /// What is known of a peer.
+    pub(crate) fn status(&self, peer: PeerIndex) -> Option<PeerStatus> {
+        self.member(peer).map(Member::status)
     }
 
     /// All peers.
@@ -224,7 +242,9 @@ impl Engine {
         };
         wake_earlier(member, peer, &mut self.schedule, now);
         match inner {
-            Inner::Packet(len, source) if member.owns(source, &self.routes) => Opened::Packet { peer, len },
+            Inner::Packet(len, source) if !self.own.contains(&source) && member.owns(source, &self.routes) => {
+                Opened::Packet { peer, len }
+            }
             Inner::Packet(..) => Opened::Dropped(Drop::ForeignSource),
             Inner::Keepalive => Opened::Nothing,
             Inner::Malformed => Opened::Dropped(Drop::InnerMalformed),
@@ -278,6 +298,9 @@ impl Engine {
         let known = member.round != 0;
         member.round = self.round;
         let other = known && member.update(peer, now);
+        if other {
+            member.leave(&mut self.shared);
+        }
         for range in &peer.allowed_ips {
             if !self.routes.insert(*range, index) {
                 self.shared.dropped(Drop::Overlap, 1);

@@ -17,7 +17,7 @@ use boringtun::noise::{Tunn, TunnResult};
 use x25519_dalek::PublicKey;
 
 use super::index::PeerIndex;
-use super::protocol::{DATA, INITIATION, INITIATION_LEN, REJECT_AFTER, index_at};
+use super::protocol::{DATA, INITIATION, INITIATION_LEN, REJECT_AFTER, REJECT_AFTER_MESSAGES, counter_of, index_at};
 use crate::counters::Drop;
 use crate::key::PrivateKey;
 
@@ -32,6 +32,8 @@ pub(crate) struct Noise {
     current: u32,
     /// Sessions made so far.
     made: u64,
+    /// Indices of our last initiations, of which boringtun remembers two: what answers none of them is a stranger's.
+    asked: [Option<u32>; 2],
 }
 
 /// What is known of one of boringtun's sessions.
@@ -59,7 +61,7 @@ impl Noise {
     /// Costs one multiplication on the curve. The limiter must be one without a limit: counting is done before, once.
     pub(crate) fn new(key: &PrivateKey, peer: [u8; 32], index: PeerIndex, limiter: Arc<RateLimiter>) -> Self {
         let tunn = Tunn::new(key.secret().clone(), PublicKey::from(peer), None, None, index.0, Some(limiter));
-        Self { tunn, sessions: [None; SESSIONS], current: 0, made: 0 }
+        Self { tunn, sessions: [None; SESSIONS], current: 0, made: 0, asked: [None; 2] }
     }
 
     /// A handshake's first message.
@@ -68,6 +70,7 @@ impl Noise {
         if !self.move_clock(&mut out) {
             self.tunn.format_handshake_initiation(&mut out, true);
         }
+        self.asked = [Some(index_at(&out, 4)), self.asked[0]];
         out
     }
 
@@ -90,6 +93,7 @@ impl Noise {
 
     /// Takes the response to an initiation of ours: the keepalive that lets the peer use the session, which is ours to use.
     pub(crate) fn finish(&mut self, response: &[u8], now: Instant) -> Result<Vec<u8>, Drop> {
+        self.answers_us(index_at(response, 8))?;
         let mut out = [0; INITIATION_LEN];
         self.move_clock(&mut out);
         match self.tunn.decapsulate(None, response, &mut out) {
@@ -106,10 +110,10 @@ impl Noise {
         }
     }
 
-    /// Takes a cookie: the next initiation proves with it that its address is ours.
+    /// Takes a cookie: the next initiation proves with it that its address is ours. It makes no session, and so needs no clock.
     pub(crate) fn take_cookie(&mut self, reply: &[u8]) -> Result<(), Drop> {
+        self.answers_us(index_at(reply, 4))?;
         let mut out = [0; INITIATION_LEN];
-        self.move_clock(&mut out);
         match self.tunn.decapsulate(None, reply, &mut out) {
             TunnResult::Done => Ok(()),
             TunnResult::Err(error) => Err(reason(&error)),
@@ -129,7 +133,7 @@ impl Noise {
     ) -> Result<(Inner, Option<bool>), Drop> {
         let index = index_at(datagram, 4);
         let session = self.sessions[place(index)].filter(|session| session.index == index).ok_or(Drop::UnknownIndex)?;
-        if session.is_expired(now) {
+        if session.is_expired(now) || counter_of(datagram) >= REJECT_AFTER_MESSAGES {
             return Err(Drop::KeyExpired);
         }
         let inner = match self.tunn.decapsulate(None, datagram, out) {
@@ -180,6 +184,10 @@ impl Noise {
         for session in &mut self.sessions {
             *session = session.filter(|session| !session.is_expired(now));
         }
+    }
+
+    fn answers_us(&self, index: u32) -> Result<(), Drop> {
+        if self.asked.contains(&Some(index)) { Ok(()) } else { Err(Drop::UnknownIndex) }
     }
 
     fn current(&self) -> Option<Session> {

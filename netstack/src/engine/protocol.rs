@@ -6,6 +6,8 @@ use std::time::Duration;
 pub(crate) const REKEY_AFTER: Duration = Duration::from_secs(120);
 /// After this nothing is sealed or opened with a session's keys.
 pub(crate) const REJECT_AFTER: Duration = Duration::from_secs(180);
+/// From this counter on nothing is opened with a session's keys.
+pub(crate) const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
 /// How long a handshake is tried at a steady pace.
 pub(crate) const REKEY_ATTEMPT: Duration = Duration::from_secs(90);
 /// The time between two initiations.
@@ -28,6 +30,11 @@ pub(crate) const INITIATION_LEN: usize = 148;
 pub(crate) const COOKIE_LEN: usize = 64;
 /// What a data message is longer than the packet inside.
 pub(crate) const OVERHEAD: usize = 32;
+
+/// The counter of a data message; the length has been checked.
+pub(crate) fn counter_of(datagram: &[u8]) -> u64 {
+    u64::from_le_bytes(datagram[8..16].try_into().expect("eight bytes"))
+}
 
 /// The receiver or sender index that stands at `offset`; the length has been checked.
 pub(crate) fn index_at(datagram: &[u8], offset: usize) -> u32 {

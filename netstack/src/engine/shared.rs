@@ -61,6 +61,11 @@ impl Shared {
         self.outbox.pop_front()
     }
 
+    /// Where the next datagram goes, and its length.
+    pub(crate) fn peek_post(&self) -> Option<(Path, usize)> {
+        self.outbox.front().map(|(path, datagram)| (*path, datagram.len()))
+    }
+
     /// Asks for room for one more packet that waits for a session.
     pub(crate) fn begin_waiting(&mut self) -> bool {
         let room = self.waiting < MOST_WAITING;

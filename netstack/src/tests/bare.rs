@@ -359,7 +359,7 @@ fn a_closed_connection_whose_peer_is_silent_ends_within_its_bound() {
 #[test]
 fn memory_stays_within_its_budget_when_nobody_reads() {
     let memory = 1 << 20;
-    let mut bare = Bare::new(Limits { memory, ..Limits::default() });
+    let mut bare = Bare::new(Limits { memory, flows: 64, ..Limits::default() });
     let mut conns: Vec<Conn> = (1..=50).map(|port| bare.open(tuple(port)).expect("open")).collect();
     let streams: Vec<StreamId> = conns.iter().map(|_| bare.accept()).collect();
     for _ in 0..100 {
@@ -368,11 +368,25 @@ fn memory_stays_within_its_budget_when_nobody_reads() {
             conn.seq = conn.seq.wrapping_add(1380);
         }
         bare.sent();
-        assert!(bare.stack.counters.memory as usize <= memory + 50 * 2 * (16 << 10));
+        assert!(bare.stack.counters.memory as usize <= memory + (64 << 10));
     }
     assert!(bare.dropped(Drop::Memory) > 0);
+    // Those that hold nothing yet get on, and holes get nobody more memory.
+    let late: Vec<Conn> = (51..=60).map(|port| bare.open(tuple(port)).expect("open")).collect();
+    let waiting: Vec<StreamId> = late.iter().map(|_| bare.accept()).collect();
+    for conn in &late {
+        for (from, length) in [(0, 1000), (1000, 60_000), (60_000, 1), (1000, 60_000)] {
+            let header = Header { seq: conn.seq.wrapping_add(from), ..conn.header() };
+            bare.arrive(PEER, &packet(&conn.tuple, &header, &vec![7; length]));
+        }
+        bare.sent();
+    }
+    assert!(bare.stack.counters.memory as usize <= memory + (64 << 10) + 10 * (8 << 10));
+    for stream in waiting {
+        assert_eq!(bare.read(stream).len(), 8 << 10, "as much as everybody may");
+    }
     for stream in streams {
-        assert!(bare.read(stream).len() >= 16 << 10, "everybody has got something");
+        assert!(bare.read(stream).len() >= 8 << 10, "everybody has got something");
     }
     bare.sent();
     bare.pass(Duration::from_secs(6));
@@ -504,4 +518,24 @@ fn checksums_are_right_for_both_families() {
         let sum = crate::wire::checksum::Sum::pseudo(inner.from, inner.to, ip::TCP, inner.payload.len());
         assert_eq!(sum.add(&packet[inner.payload]).finish(), [0, 0]);
     }
+}
+
+#[test]
+fn refused_dials_do_not_use_up_the_ports() {
+    let mut bare = Bare::new(Limits::default());
+    let to = (inside(1, false), 80).into();
+    for dial in 0..30_000 {
+        let stream = bare.stack.connect(PEER, to, ms(1000), bare.now);
+        let stream = stream.unwrap_or_else(|error| panic!("dial {dial}: {error}"));
+        let local_port = bare.stack.local(stream).expect("it is there").port();
+        let syn = bare.headers().pop().expect("a SYN");
+        let tuple =
+            FourTuple { remote: inside(0, false), local: inside(1, false), remote_port: local_port, local_port: 80 };
+        let reset = Header { rst: true, ack: Some(syn.seq.wrapping_add(1)), ..Header::default() };
+        bare.arrive(PEER, &packet(&tuple, &reset, b""));
+        bare.stack.close(stream, bare.now);
+        while bare.stack.next_event().is_some() {}
+    }
+    assert!(bare.sent().is_empty());
+    assert_eq!(bare.stack.counters.flows, 0);
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::world::{PORT, Script, World, clean, inside, ms};
-use crate::{ConnectError, Drop, Limits, StreamError};
+use crate::{Batch, Config, ConnectError, Drop, Limits, Netstack, Path, PrivateKey, StreamError};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -122,6 +122,58 @@ fn a_listener_that_closes_resets_what_waits_and_leaves_what_was_accepted() {
     world.run_for(ms(100));
     let listener = world.hosts[1].listener.expect("one");
     assert!(world.hosts[1].net.accept(listener).is_some());
+}
+
+#[test]
+fn a_flood_of_handshakes_does_not_stop_data() {
+    let mut world = World::pair(1, clean());
+    world.hosts[1].serve = Script { send: 1 << 20, reads: true, closes: false };
+    let stream = world.connect(0, 1, false, Script::IDLE);
+    assert!(world.run_until(LONG, |world| world.app(0, stream).received == 1 << 20));
+    world.run_for(ms(100));
+    // A handshake for host 1 that says nothing of where it comes from.
+    let config = Config {
+        key: PrivateKey::from_bytes([9; 32]),
+        addresses: vec![inside(9, false)],
+        mtu: 1420,
+        limits: Limits::default(),
+        seed: [9; 32],
+    };
+    let (now, mut batch) = (world.now, Batch::new());
+    let mut stranger = Netstack::new(config, now);
+    stranger.set_peers(&[world.peer(1, 1)], now);
+    stranger.connect((inside(1, false), PORT).into(), LONG, now).expect("a way");
+    assert!(stranger.poll_transmit(now, &mut batch));
+    let initiation = batch.bytes().to_vec();
+    let (served, away) = (*world.hosts[1].apps.keys().next().expect("accepted"), world.hosts[0].path);
+    world.hosts[1].apps.get_mut(&served).expect("it").script.send += 100_000;
+    for source in 0..20_000_u32 {
+        let from = Path::Udp(std::net::SocketAddr::from((source.to_be_bytes(), 9)));
+        world.hosts[1].net.handle_datagram(from, &initiation, now);
+    }
+    world.hosts[1].work(served, now);
+    assert!(world.hosts[1].net.counters().dropped(Drop::UnderLoad) > 19_000);
+    let paths = [(); 2].map(|()| world.hosts[1].net.poll_transmit(now, &mut batch).then(|| batch.path()).flatten());
+    assert!(paths.contains(&Some(away)), "{paths:?}");
+    assert!(paths.iter().any(|path| path.is_some_and(|path| path != away)), "cookies leave too: {paths:?}");
+    world.run_for(ms(500));
+    assert_eq!(world.app(0, stream).received, (1 << 20) + 100_000);
+}
+
+#[test]
+fn datagrams_of_the_engines_own_for_one_path_leave_together() {
+    let mut world = World::new(1, 2, clean(), &Limits { handshakes_per_second: 0, ..Limits::default() });
+    let now = world.now;
+    world.connect(0, 1, false, Script::IDLE);
+    let mut batch = Batch::new();
+    assert!(world.hosts[0].net.poll_transmit(now, &mut batch));
+    let (initiation, from) = (batch.bytes().to_vec(), world.hosts[0].path);
+    for _ in 0..3 {
+        world.hosts[1].net.handle_datagram(from, &initiation, now);
+    }
+    assert!(world.hosts[1].net.poll_transmit(now, &mut batch));
+    assert_eq!((batch.len(), batch.segment_size()), (3, 64));
+    assert!(!world.hosts[1].net.poll_transmit(now, &mut batch));
 }
 
 /// Three hosts, of which 0 and 2 have an accepted connection to 1, and 0 one that waits too.

@@ -9,8 +9,13 @@ use ipnet::IpNet;
 use postern_tcp::world::{Link, Path as LinkPath, Random, check, fill};
 
 use crate::{
-    Batch, Config, Event, Limits, ListenerId, Netstack, Path, Peer, PeerIdentity, PrivateKey, Read, StreamError,
+    Batch, Config, Drop, Event, Limits, ListenerId, Netstack, Path, Peer, PeerIdentity, PrivateKey, Read, StreamError,
     StreamId,
+};
+#[cfg(feature = "sim")]
+use crate::{
+    tuple::FourTuple,
+    wire::{emit, ip},
 };
 
 pub(super) const PORT: u16 = 443;
@@ -189,6 +194,20 @@ impl World {
         }
     }
 
+    /// The network behind the peer of each flow of a host tells it that it carries no packets above `mtu` (RFC 1191, RFC 8201).
+    #[cfg(feature = "sim")]
+    pub(super) fn complain(&mut self, of: usize, mtu: u16) {
+        let (stack, _) = self.hosts[of].net.parts();
+        let flows = stack.flows.pick(|_| true);
+        let tuples: Vec<_> = flows.iter().filter_map(|index| Some(stack.flows.get(*index)?.tuple)).collect();
+        for tuple in tuples {
+            let from = self.hosts.iter().position(|host| host.addresses.contains(&tuple.remote)).expect("a host");
+            let (stack, engine) = self.hosts[from].net.parts();
+            let Some(peer) = engine.route(tuple.local) else { continue };
+            stack.outbox.push_answer(peer, too_big(&tuple, mtu), u32::MAX, self.now);
+        }
+    }
+
     pub(super) fn run_for(&mut self, span: Duration) {
         let until = self.now + span;
         while self.step(until) {}
@@ -258,6 +277,8 @@ impl World {
                 self.datagrams += 1;
             }
         }
+        let unsealed = self.hosts[host].net.counters().dropped(Drop::Unsealed);
+        assert_eq!(unsealed, 0, "what a flow has handed out leaves");
     }
 
     fn receive(&mut self, host: usize) {
@@ -280,6 +301,23 @@ impl World {
             self.hosts[host].net.handle_timeout(self.now);
         }
     }
+}
+
+/// What a router sends that has got a packet of the flow `tuple`.
+#[cfg(feature = "sim")]
+fn too_big(tuple: &FourTuple, mtu: u16) -> Vec<u8> {
+    let header = emit::ip_length(tuple.local);
+    let mut packet = vec![0; 2 * header + 16];
+    let (outer, rest) = packet.split_at_mut(header);
+    let (message, quoted) = rest.split_at_mut(8);
+    let (protocol, kind) = if tuple.local.is_ipv4() { (ip::ICMP, [3, 4]) } else { (ip::ICMP_V6, [2, 0]) };
+    emit::ip_header(outer, tuple.remote, tuple.local, protocol, 2 * header + 16);
+    message[..2].copy_from_slice(&kind);
+    message[6..].copy_from_slice(&mtu.to_be_bytes());
+    emit::ip_header(quoted, tuple.local, tuple.remote, ip::TCP, 1420);
+    quoted[header..header + 2].copy_from_slice(&tuple.local_port.to_be_bytes());
+    quoted[header + 2..header + 4].copy_from_slice(&tuple.remote_port.to_be_bytes());
+    packet
 }
 
 impl Host {

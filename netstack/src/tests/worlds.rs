@@ -40,7 +40,7 @@ fn limits(random: &mut Random) -> Limits {
 
 /// Lets hosts connect, send and be disturbed; returns the world when everything has been said.
 fn live(seed: u64) -> World {
-    let random = &mut Random::new(seed);
+    let (random, narrows) = (&mut Random::new(seed), &mut Random::new(seed ^ 1));
     let (hosts, limits) = (random.between(2, 5) as usize, limits(random));
     let mut world = World::new(seed, hosts, path(random), &limits);
     for host in 0..hosts {
@@ -60,6 +60,9 @@ fn live(seed: u64) -> World {
         world.run_for(random.time(ms(300)));
         if random.chance(0.2) {
             world.set_links(path(random));
+        }
+        if narrows.chance(0.3) {
+            world.complain(narrows.below(hosts as u64) as usize, narrows.between(500, 1500) as u16);
         }
     }
     world
@@ -180,6 +183,34 @@ fn a_link_that_carries_less_is_used_with_smaller_packets() {
     }
     assert!(world.run_until(LONG, World::is_done));
     assert_eq!(world.app(0, stream).error, None);
+}
+
+#[test]
+fn a_path_that_says_that_it_carries_less_gets_smaller_packets() {
+    for v6 in [false, true] {
+        let mut world = World::pair(5, clean());
+        let stream = world.connect(0, 1, v6, Script::sends(3 << 20));
+        world.run_for(ms(40));
+        let mut narrow = clean();
+        narrow.mtu = Some(1280 + 32 + 28);
+        world.set_link(0, 1, narrow);
+        world.complain(0, 1280);
+        assert!(world.run_until(LONG, World::is_done));
+        assert_eq!(world.app(0, stream).error, None);
+    }
+}
+
+#[test]
+fn bytes_both_ways_fill_batches_of_all_sizes_and_none_is_lost() {
+    let mut world = World::pair(5, clean());
+    world.hosts[1].serve = Script::sends(8 << 20);
+    let streams: Vec<_> = (0..4).map(|at| world.connect(0, 1, at % 2 == 0, Script::sends(8 << 20))).collect();
+    // Packets of another size than before are cut from what was cut already.
+    world.run_for(ms(100));
+    let (addresses, now) = (world.hosts[0].addresses.clone(), world.now);
+    world.hosts[0].net.set_addresses(addresses, 1280, now);
+    assert!(world.run_until(LONG, World::is_done));
+    assert!(streams.iter().all(|stream| world.app(0, *stream).error.is_none()));
 }
 
 #[test]
