@@ -44,16 +44,17 @@ pub fn start(config: Config) -> Result<(Client, Events), ConfigError> {
     let (lines, queue) = Queue::new(closing.clone());
     let (events, deliveries) = mpsc::channel(1);
     let (health, watched) = watch::channel(Health::default());
+    let (resync, resyncs) = watch::channel(());
 
     let mut tasks = JoinSet::new();
-    let mappings = Mappings { rpc: rpc.clone(), hello, events, health };
+    let mappings = Mappings { rpc: rpc.clone(), hello, events, health, resyncs };
     let stop = closing.clone();
     tasks.spawn(async move { stop.run_until_cancelled(mappings.run()).await.unwrap_or_default() });
     let statuses = Statuses { rpc: rpc.clone(), board: Arc::clone(&board), closing: closing.clone() };
     tasks.spawn(statuses.run());
     tasks.spawn(Lines::new(rpc.clone(), queue, Arc::clone(&counters), closing.clone()).run());
 
-    let shared = Shared { rpc, board, lines, counters, health: watched, closing, tasks: Mutex::new(tasks) };
+    let shared = Shared { rpc, board, lines, counters, health: watched, resync, closing, tasks: Mutex::new(tasks) };
     Ok((Client(Arc::new(shared)), Events(deliveries)))
 }
 
@@ -67,6 +68,7 @@ struct Shared {
     lines: mpsc::Sender<AccessLogLine>,
     counters: Arc<Counters>,
     health: watch::Receiver<Health>,
+    resync: watch::Sender<()>,
     closing: CancellationToken,
     /// Aborted when dropped.
     tasks: Mutex<JoinSet<()>>,
@@ -133,6 +135,10 @@ impl Management for Client {
 
     fn lines_dropped(&self) -> u64 {
         self.0.counters.get().dropped
+    }
+
+    fn resync(&self) {
+        self.0.resync.send_replace(());
     }
 
     fn create_proxy_peer(&self, request: CreateProxyPeer) -> BoxFuture<'_, Result<(), ManagementError>> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use postern_model::AccessLogLine;
-use postern_proto::convert::access_log_to_wire;
+use postern_proto::convert::access_log_line_to_wire;
 use postern_proto::management::SendAccessLogRequest;
 use postern_proto::postern::v1::{AccessLogAck, AccessLogBatch};
 use tokio::sync::mpsc;
@@ -198,9 +198,11 @@ impl Lines {
 
     async fn send(&self, line: &AccessLogLine) -> Result<(), Failure> {
         let mut management = self.rpc.management();
-        let answer =
-            call(DEADLINE, management.send_access_log(SendAccessLogRequest { log: Some(access_log_to_wire(line)) }))
-                .await;
+        let answer = call(
+            DEADLINE,
+            management.send_access_log(SendAccessLogRequest { log: Some(access_log_line_to_wire(line)) }),
+        )
+        .await;
         answer.map(|_| ()).map_err(|status| classify(&status))
     }
 

@@ -1,3 +1,4 @@
+use std::future::pending;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ use crate::rpc::Rpc;
 /// So long a stream may bring nothing before somebody is told.
 const SILENCE: Duration = Duration::from_secs(30);
 
+/// A snapshot can be large: so long after a stream was opened, no other is opened because somebody asks for one.
+const RESYNC_EVERY: Duration = Duration::from_secs(30);
+
 /// How the client stands with its server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Health {
@@ -34,6 +38,8 @@ pub(crate) struct Mappings {
     pub(crate) hello: Hello,
     pub(crate) events: mpsc::Sender<Delivery>,
     pub(crate) health: watch::Sender<Health>,
+    /// Changes when somebody asks for a snapshot. Never closed before the end of this task.
+    pub(crate) resyncs: watch::Receiver<()>,
 }
 
 /// Nobody wants events any more.
@@ -41,7 +47,7 @@ struct Unwanted;
 
 impl Mappings {
     /// Runs until nobody wants events any more.
-    pub(crate) async fn run(self) {
+    pub(crate) async fn run(mut self) {
         let mut resume = Resume::new(rand::random());
         loop {
             match resume.step(Instant::now().into_std()) {
@@ -56,8 +62,12 @@ impl Mappings {
         }
     }
 
-    /// One stream, from its opening to its end. One batch after the other: the next is read once the one before is applied.
-    async fn follow(&self, method: Method, resume: &mut Resume) -> Result<Status, Unwanted> {
+    /// One stream, from its opening to its end: `None` if it ended because a snapshot was asked for. One batch after the other:
+    /// the next is read once the one before is applied.
+    async fn follow(&mut self, method: Method, resume: &mut Resume) -> Result<Option<Status>, Unwanted> {
+        let resync_from = Instant::now() + RESYNC_EVERY;
+        // What was asked for before comes with this stream.
+        self.resyncs.mark_unchanged();
         let begin = async {
             let mut stream = Stream::open(&self.rpc, &self.hello, method).await?;
             let first = stream.next().await?;
@@ -65,11 +75,12 @@ impl Mappings {
         };
         let (mut stream, mut message) = match patiently(begin).await {
             Ok(begun) => begun,
-            Err(status) => return Ok(status),
+            Err(status) => return Ok(Some(status)),
         };
+        let mut whole = false;
         loop {
             let Some((mappings, complete)) = message else {
-                return Ok(Status::unavailable("the server closed the stream"));
+                return Ok(Some(Status::unavailable("the server closed the stream")));
             };
             if let Some(opened) = resume.received() {
                 tracing::info!("connected to management");
@@ -77,12 +88,17 @@ impl Mappings {
                 self.deliver(opened, Ack::none()).await?;
             }
             if !self.apply(mappings, complete).await? {
-                return Ok(Status::aborted("a batch was not applied"));
+                return Ok(Some(Status::aborted("a batch was not applied")));
             }
             stream.acknowledge().await;
-            message = match stream.next().await {
+            whole |= complete;
+            let next = tokio::select! {
+                next = stream.next() => next,
+                () = asked(&mut self.resyncs, resync_from), if whole => return Ok(None),
+            };
+            message = match next {
                 Ok(message) => message,
-                Err(status) => return Ok(status),
+                Err(status) => return Ok(Some(status)),
             };
         }
     }
@@ -105,23 +121,37 @@ impl Mappings {
         Ok(applied)
     }
 
-    async fn ended(&self, status: Status, method: Method, resume: &mut Resume) -> Result<(), Unwanted> {
-        let end = if status.code() == Code::Unimplemented { End::Unimplemented } else { End::Lost };
+    async fn ended(&self, status: Option<Status>, method: Method, resume: &mut Resume) -> Result<(), Unwanted> {
+        let unimplemented = status.as_ref().is_some_and(|status| status.code() == Code::Unimplemented);
+        let end = if unimplemented { End::Unimplemented } else { End::Lost };
         let lost = resume.ended(end, Instant::now().into_std());
         self.health.send_modify(|health| health.connected = false);
-        match (lost, resume.step(Instant::now().into_std())) {
-            (None, Step::Connect(_)) => tracing::debug!("management has no {method:?} stream: {}", describe(&status)),
-            (Some(event), _) => {
-                tracing::warn!("lost management, services go on as they are: {}", describe(&status));
-                self.deliver(event, Ack::none()).await?;
+        match (&status, &lost, resume.step(Instant::now().into_std())) {
+            (None, ..) => tracing::info!("asking management for all mappings anew"),
+            (Some(status), None, Step::Connect(_)) => {
+                tracing::debug!("management has no {method:?} stream: {}", describe(status));
             }
-            (None, Step::Wait(_)) => tracing::warn!("no connection to management: {}", describe(&status)),
+            (Some(status), Some(_), _) => {
+                tracing::warn!("lost management, services go on as they are: {}", describe(status));
+            }
+            (Some(status), None, Step::Wait(_)) => tracing::warn!("no connection to management: {}", describe(status)),
         }
-        Ok(())
+        match lost {
+            Some(event) => self.deliver(event, Ack::none()).await,
+            None => Ok(()),
+        }
     }
 
     async fn deliver(&self, event: SyncEvent, ack: Ack) -> Result<(), Unwanted> {
         self.events.send(Delivery { event, ack }).await.map_err(|_| Unwanted)
+    }
+}
+
+/// Waits until a snapshot is asked for, not before `earliest`. Nothing is lost if it is given up.
+async fn asked(resyncs: &mut watch::Receiver<()>, earliest: Instant) {
+    sleep_until(earliest).await;
+    if resyncs.changed().await.is_err() {
+        pending::<()>().await;
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) async fn create_proxy_peer(rpc: &Rpc, request: CreateProxyPeer) -> Re
             Err(ManagementError::Refused(reason.unwrap_or_else(|| "it gives no reason".to_owned())))
         }
         Err(status) if is_from_server(&status) && status.code() == Code::Unauthenticated => {
-            let reason = "the mapping's one-time token is used or too old; a fresh one comes with the next mapping";
+            let reason = "the mapping's one-time token is used or too old; fresh ones are asked for by themselves";
             Err(ManagementError::Refused(reason.to_owned()))
         }
         Err(status) => Err(to_error(&status)),
@@ -117,6 +117,9 @@ fn unopened(status: &Status) -> ManagementError {
     if is_from_server(status) && status.code() == Code::Unimplemented {
         let reason = "this management server sends no peer maps; Postern's own does";
         return ManagementError::Refused(reason.to_owned());
+    }
+    if is_from_server(status) && status.code() == Code::NotFound {
+        return ManagementError::Unknown(describe(status));
     }
     to_error(status)
 }

@@ -42,8 +42,7 @@ impl Window {
     pub(crate) fn write(&mut self) -> Option<AccessLogBatch> {
         let batch = self.batches.get(self.written)?;
         self.written += 1;
-        let lines = batch.lines.iter().map(access_log_to_wire).collect();
-        Some(AccessLogBatch { sequence: batch.sequence, lines })
+        Some(AccessLogBatch { sequence: batch.sequence, lines: access_log_to_wire(&batch.lines) })
     }
 
     /// The server has stored what was written up to this number. How many lines that were.
@@ -76,6 +75,7 @@ mod tests {
     use proptest::prelude::*;
 
     use postern_model::RequestId;
+    use postern_proto::convert::access_log_keys;
 
     use super::*;
     use crate::queue::tests::line;
@@ -117,7 +117,7 @@ mod tests {
                         if let Some(batch) = window.write() {
                             prop_assert!(on_stream.last().is_none_or(|last| batch.sequence == last + 1), "in order");
                             on_stream.push(batch.sequence);
-                            stored.extend(batch.lines.into_iter().map(|line| line.log_id));
+                            stored.extend(batch.lines.iter().map(|line| access_log_keys(line).expect("a line").id.to_vec()));
                         }
                     }
                     Happens::Accept(sequence) => accepted += window.accepted(sequence.into()),

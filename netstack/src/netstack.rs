@@ -210,6 +210,12 @@ impl Netstack {
         self.stack.connect(peer, remote, patience, now)
     }
 
+    /// How many bytes of a connection have arrived and can be [`read`](Self::read).
+    pub fn unread(&mut self, stream: StreamId, now: Instant) -> usize {
+        self.advance(now);
+        self.stack.unread(stream)
+    }
+
     /// Moves what has arrived into `out`.
     ///
     /// # Errors

@@ -57,6 +57,13 @@ impl Stack {
         Ok(self.flows.id(index))
     }
 
+    pub(crate) fn unread(&mut self, id: StreamId) -> usize {
+        self.held(id).map_or(0, |(_, slot)| {
+            let (head, tail) = slot.flow.peek();
+            head.len() + tail.len()
+        })
+    }
+
     pub(crate) fn read(&mut self, id: StreamId, out: &mut [u8], now: Instant) -> Result<Read, StreamError> {
         let (index, slot) = self.held(id)?;
         let n = slot.flow.read(out);

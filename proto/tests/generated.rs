@@ -28,6 +28,7 @@ fn generate(into: &Path) {
     tonic_prost_build::configure()
         .out_dir(into)
         .btree_map(".")
+        .bytes(".postern.v1.AccessLogBatch")
         .skip_debug(MASKED)
         .compile_fds(files)
         .expect("code is generated");

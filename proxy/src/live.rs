@@ -4,7 +4,7 @@
 //! The registry belongs to its worker's thread; entering and leaving cost the same however many there are.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::future::poll_fn;
 use std::mem::replace;
@@ -12,7 +12,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use postern_model::ServiceId;
+use postern_auth::Origin;
+use postern_model::{AccountId, Generation, PublicKey, ServiceId, TunnelPeer};
 
 use crate::http::path::Prefix;
 use crate::table::Route;
@@ -38,14 +39,14 @@ pub(crate) enum Revocation {
         /// The first upstream epoch that stays.
         before: u64,
     },
-}
-
-impl Revocation {
-    pub(crate) fn service(&self) -> &ServiceId {
-        match self {
-            Self::Service { service, .. } | Self::Path { service, .. } => service,
-        }
-    }
+    /// Peers of a tunnel are gone or stand for something else: everything that came from them ends. Their connections are reset
+    /// as well, but whoever waits for an upstream does not see that.
+    Peers {
+        /// Whose tunnel it is.
+        account: AccountId,
+        /// Who they were.
+        gone: BTreeSet<(PublicKey, Generation)>,
+    },
 }
 
 /// One worker's registry.
@@ -61,8 +62,13 @@ impl Live {
     }
 
     /// Registers a request that `route` was found for. No await may lie between the lookup and this.
-    pub(crate) fn enter(self: &Rc<Self>, route: &Arc<Route>) -> Entry {
-        let record = Record { route: Arc::clone(route), long: false, fate: Fate::Lives, waker: None };
+    /// `origin` is where its connection came in.
+    pub(crate) fn enter(self: &Rc<Self>, route: &Arc<Route>, origin: &Origin) -> Entry {
+        let peer = match origin {
+            Origin::Public => None,
+            Origin::Tunnel(peer) => Some(Box::new(peer.clone())),
+        };
+        let record = Record { route: Arc::clone(route), peer, long: false, fate: Fate::Lives, waker: None };
         let slot = self.slots.borrow_mut().insert(record);
         Entry { live: Rc::clone(self), slot, route: Arc::clone(route) }
     }
@@ -70,11 +76,19 @@ impl Live {
     /// Cancels what `revocations` are about.
     pub(crate) fn revoke(&self, revocations: &[Revocation]) {
         let mut by_service: HashMap<&ServiceId, Vec<&Revocation>> = HashMap::with_capacity(revocations.len());
+        let mut by_account: HashMap<&AccountId, Vec<&Revocation>> = HashMap::new();
         for revocation in revocations {
-            by_service.entry(revocation.service()).or_default().push(revocation);
+            match revocation {
+                Revocation::Service { service, .. } | Revocation::Path { service, .. } => {
+                    by_service.entry(service).or_default().push(revocation);
+                }
+                Revocation::Peers { account, .. } => by_account.entry(account).or_default().push(revocation),
+            }
         }
         self.wake_cancelled(|record| {
-            for revocation in by_service.get(&record.route.service.id).into_iter().flatten() {
+            let about_service = by_service.get(&record.route.service.id);
+            let about_peer = record.peer.as_ref().and_then(|peer| by_account.get(peer.account()));
+            for revocation in [about_service, about_peer].into_iter().flatten().flatten() {
                 record.revoke(revocation);
             }
         });
@@ -201,6 +215,8 @@ enum Fate {
 
 struct Record {
     route: Arc<Route>,
+    /// Whom it came from, if the tunnel vouches for it. Behind a pointer, as most have none.
+    peer: Option<Box<TunnelPeer>>,
     long: bool,
     fate: Fate,
     waker: Option<Waker>,
@@ -220,6 +236,11 @@ impl Record {
                     self.fate = Fate::Cancelled;
                 } else if replaced && self.fate == Fate::Lives {
                     self.fate = Fate::EndsIfLong;
+                }
+            }
+            Revocation::Peers { gone, .. } => {
+                if self.peer.as_ref().is_some_and(|peer| gone.contains(&(peer.key(), peer.generation()))) {
+                    self.fate = Fate::Cancelled;
                 }
             }
         }
@@ -261,6 +282,7 @@ impl Slots {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
+    use postern_model::PeerKind;
 
     use super::*;
     use crate::compile::{compile, samples};
@@ -287,8 +309,8 @@ mod tests {
     #[test]
     fn a_service_revocation_ends_what_is_older_and_nothing_else() {
         let live = Live::new();
-        let old = live.enter(&routes(1)[0]);
-        let new = live.enter(&routes(2)[0]);
+        let old = live.enter(&routes(1)[0], &Origin::Public);
+        let new = live.enter(&routes(2)[0], &Origin::Public);
         live.revoke(&[Revocation::Service { service: ServiceId::parse("other").expect("an id"), before: 9 }]);
         assert!(!woken(&old));
         live.revoke(&[service(2)]);
@@ -301,7 +323,7 @@ mod tests {
         let live = Live::new();
         let routes = routes(1);
         let (ws, root) = (&routes[0], &routes[1]);
-        let [flow, request, late, elsewhere] = [ws, ws, ws, root].map(|route| live.enter(route));
+        let [flow, request, late, elsewhere] = [ws, ws, ws, root].map(|route| live.enter(route, &Origin::Public));
         flow.set_long();
         elsewhere.set_long();
         live.revoke(&[path("/ws", 2)]);
@@ -309,16 +331,40 @@ mod tests {
         assert!(!woken(&request) && !woken(&late) && !woken(&elsewhere));
         late.set_long();
         assert!(woken(&late));
-        let newer = live.enter(&self::routes(2)[0]);
+        let newer = live.enter(&self::routes(2)[0], &Origin::Public);
         newer.set_long();
         assert!(!woken(&newer));
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "no tunnel vouches for the peers of a test")]
+    fn a_peer_revocation_ends_what_came_from_that_identity_in_that_account_and_nothing_else() {
+        let live = Live::new();
+        let route = &routes(1)[0];
+        let key = |number| PublicKey([number; 32]);
+        let peer = |account: &str, number, generation| {
+            let account = AccountId::parse(account).expect("an id");
+            let address = [100, 72, 0, number].into();
+            Origin::Tunnel(TunnelPeer::minted(account, key(number), Generation(generation), address, PeerKind::Device))
+        };
+        let enter = |origin: &Origin| live.enter(route, origin);
+        let [gone, again, other, foreign, public] =
+            [peer("acc", 2, 1), peer("acc", 2, 2), peer("acc", 3, 1), peer("other", 2, 1), Origin::Public]
+                .map(|origin| enter(&origin));
+        let account = AccountId::parse("acc").expect("an id");
+        live.revoke(&[
+            Revocation::Peers { account: account.clone(), gone: BTreeSet::from([(key(2), Generation(1))]) },
+            Revocation::Peers { account, gone: BTreeSet::new() },
+        ]);
+        assert!(woken(&gone));
+        assert!([again, other, foreign, public].iter().all(|entry| !woken(entry)));
     }
 
     #[tokio::test]
     async fn a_waiting_task_is_woken_and_leaving_is_counted() {
         let live = Live::new();
         let route = &routes(1)[0];
-        let entry = live.enter(route);
+        let entry = live.enter(route, &Origin::Public);
         entry.set_long();
         entry.set_long();
         assert_eq!((live.len(), live.long()), (1, 1));
@@ -328,7 +374,7 @@ mod tests {
         };
         let ((), (), ()) = tokio::join!(waiting, live.emptied(), async { live.cancel_all() });
         assert_eq!((live.len(), live.long()), (0, 0));
-        let again = live.enter(route);
+        let again = live.enter(route, &Origin::Public);
         assert!(!woken(&again), "a used place starts afresh");
         assert_eq!(live.slots.borrow().places.len(), 1);
     }

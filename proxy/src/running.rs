@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use postern_auth::{Gate, SystemClock};
 use postern_certs::Certificates;
 use postern_model::{Management, MappingEvents};
-use tokio::sync::mpsc;
+use tokio::sync::{OnceCell, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -116,6 +116,7 @@ pub async fn start(
     let (workers, fates) = start_workers(&shared, &metrics, listeners, &directory)?;
     health.set_bound();
     let parts = shared.config.tunnel.clone().map(|config| Parts {
+        folder: OnceCell::new(),
         config,
         management: Arc::clone(&management),
         gate: Arc::clone(&shared.gate),

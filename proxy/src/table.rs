@@ -4,6 +4,7 @@
 //! the [`Route`] that admitted it, never the table.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,7 +117,7 @@ pub(crate) enum Via {
 }
 
 /// Two requests whose upstreams have equal keys may use the same connection.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UpstreamKey {
     /// How it is reached.
     pub via: Via,
@@ -128,6 +129,14 @@ pub(crate) struct UpstreamKey {
     pub port: u16,
     /// Accept any certificate.
     pub skip_tls_verify: bool,
+}
+
+/// Each request looks for a connection twice, and host and port tell nearly all upstreams apart.
+impl Hash for UpstreamKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.host.hash(state);
+        self.port.hash(state);
+    }
 }
 
 /// A service that is ready to be served.

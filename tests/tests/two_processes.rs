@@ -208,7 +208,7 @@ async fn what_is_not_there_yet_is_refused_in_one_sentence() {
     ];
     for (flags, named) in [
         (&["--acme-certs"][..], "--acme-certs"),
-        (&["--private"], "--private"),
+        (&["--preshared-key", "x"], "--preshared-key"),
         (&["-proxy-protocol"], "--proxy-protocol"),
         (&["--oidc-secret", "x"], "oidc"),
         (&["--crowdsec-api-url", "http://127.0.0.1:1"], "crowdsec"),

@@ -95,14 +95,19 @@ impl AsyncRead for Stream {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        self.poll_act(cx, |core, cx| match core.netstack.read(self.id, buf.initialize_unfilled(), Instant::now()) {
-            Ok(Read::Bytes(count)) => {
-                buf.advance(count);
-                Poll::Ready(Ok(()))
+        self.poll_act(cx, |core, cx| {
+            let now = Instant::now();
+            // A reader's buffer is large, and mostly there is little to read or nothing: no more of it is cleared than that.
+            let room = core.netstack.unread(self.id, now).min(buf.remaining());
+            match core.netstack.read(self.id, buf.initialize_unfilled_to(room), now) {
+                Ok(Read::Bytes(count)) => {
+                    buf.advance(count);
+                    Poll::Ready(Ok(()))
+                }
+                Ok(Read::End) => Poll::Ready(Ok(())),
+                Ok(Read::Pending) => core.await_readable(self.id, cx),
+                Err(error) => Poll::Ready(Err(io_error(error))),
             }
-            Ok(Read::End) => Poll::Ready(Ok(())),
-            Ok(Read::Pending) => core.await_readable(self.id, cx),
-            Err(error) => Poll::Ready(Err(io_error(error))),
         })
     }
 }

@@ -168,6 +168,43 @@ async fn only_a_message_resets_the_wait() {
     assert!(wait < 0.9, "{wait}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_is_asked_for_comes_once_and_not_too_often() {
+    let (world, mut streams) = World::new();
+    let (client, mut events) = connect(world.in_memory());
+    let begun = Instant::now();
+    for round in 1..=3 {
+        let mut stream = opened(&mut streams).await;
+        // What was asked for before the stream comes with it, and what is asked for during the snapshot waits for its end.
+        client.resync();
+        stream.send(vec![mapping("one")], false);
+        assert!(matches!(next(&mut events).await.event, SyncEvent::Opened));
+        next(&mut events).await.ack.ack();
+        stream.acknowledged().await;
+        stream.send(vec![mapping("two")], true);
+        next(&mut events).await.ack.ack();
+        stream.acknowledged().await;
+        for _ in 0..100 {
+            client.resync();
+        }
+        // A change in between loses nothing.
+        stream.send(vec![mapping("three")], false);
+        let change = next(&mut events).await;
+        assert_eq!(ids(&change), ["three"]);
+        change.ack.ack();
+        assert!(matches!(next(&mut events).await.event, SyncEvent::Lost));
+        assert_eq!(world.calls("SyncMappings").len(), round);
+        let soonest = 30 * u64::try_from(round).expect("a small number");
+        assert!((soonest..soonest + 5).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    }
+    let stream = opened(&mut streams).await;
+    stream.send(vec![], true);
+    assert!(matches!(next(&mut events).await.event, SyncEvent::Opened));
+    next(&mut events).await.ack.ack();
+    let quiet = tokio::time::timeout(Duration::from_secs(300), events.next()).await;
+    assert!(quiet.is_err(), "nobody asked again: {:?}", quiet.map(|delivery| delivery.map(|delivery| delivery.event)));
+}
+
 #[tokio::test]
 async fn a_server_that_dies_is_found_again() {
     let (world, mut streams) = World::new();

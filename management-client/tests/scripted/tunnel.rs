@@ -210,7 +210,13 @@ async fn a_server_without_peer_maps_says_so() {
     world.next_fails("WatchPeers", Status::unimplemented(""));
     assert_eq!(refused(open(&client).await), "this management server sends no peer maps; Postern's own does");
     world.next_fails("WatchPeers", Status::not_found("no such peer"));
-    assert!(refused(open(&client).await).contains("no such peer"));
+    match open(&client).await {
+        Err(ManagementError::Unknown(reason)) => assert!(reason.contains("no such peer"), "{reason}"),
+        Err(other) => panic!("not unknown: {other}"),
+        Ok(_) => panic!("not unknown"),
+    }
+    world.next_fails("WatchPeers", Status::permission_denied("no such account"));
+    assert!(refused(open(&client).await).contains("no such account"));
     world.next_fails("WatchPeers", Status::unavailable("starting"));
     unavailable(open(&client).await);
     let (opened, ()) = tokio::join!(open(&client), async { drop(world.watched().await) });

@@ -16,6 +16,7 @@ use postern_proto::management::proxy_service_server::{ProxyService, ProxyService
 use postern_proto::management::*;
 use postern_proto::postern::v1::proxy_server::{Proxy, ProxyServer};
 use postern_proto::postern::v1::{AccessLogAck, AccessLogBatch, PeerMap, WatchPeersRequest};
+use prost::Message;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -395,7 +396,7 @@ impl Proxy for World {
         let world = self.clone();
         let acks = request.into_inner().filter_map(move |batch| {
             let ack = batch.map(|batch| {
-                batch.lines.into_iter().for_each(|line| world.store(line));
+                batch.lines.into_iter().for_each(|line| world.store(AccessLog::decode(line).expect("a line")));
                 (!*world.0.silent.lock()).then_some(AccessLogAck { sequence: batch.sequence })
             });
             std::future::ready(ack.transpose())

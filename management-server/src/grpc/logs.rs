@@ -3,7 +3,7 @@ use std::sync::Arc;
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use postern_model::AccountId;
-use postern_proto::management::AccessLog;
+use postern_proto::convert::access_log_keys;
 use postern_proto::postern::v1::{AccessLogAck, AccessLogBatch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
@@ -42,19 +42,24 @@ impl LogStream {
             batch = self.batches.message() => batch?,
         };
         let Some(AccessLogBatch { sequence, lines }) = batch else { return Ok(None) };
-        for line in &lines {
-            own(line, &self.bearer.account)?;
+        let keys = lines.iter().map(|line| access_log_keys(line).ok_or_else(no_line)).collect::<Result<Vec<_>, _>>()?;
+        for keys in &keys {
+            own(keys.account, &self.bearer.account)?;
         }
-        self.logs.store(lines);
+        self.logs.store(keys.iter().zip(&lines).map(|(keys, line)| (keys.id, line.as_ref())));
         Ok(Some(AccessLogAck { sequence }))
     }
 }
 
 /// A line belongs to the token's account, or to none where no service was found.
-pub(super) fn own(line: &AccessLog, account: &AccountId) -> Result<(), Status> {
-    if line.account_id.is_empty() || line.account_id == account.as_str() {
+pub(super) fn own(accounted: &[u8], account: &AccountId) -> Result<(), Status> {
+    if accounted.is_empty() || accounted == account.as_str().as_bytes() {
         Ok(())
     } else {
         Err(Status::permission_denied("the token is not of the account that the line is of"))
     }
+}
+
+fn no_line() -> Status {
+    Status::invalid_argument("a line of the access log cannot be read")
 }

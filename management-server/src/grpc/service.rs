@@ -12,6 +12,7 @@ use postern_proto::management::proxy_service_server::ProxyService;
 use postern_proto::management::{self as wire, sync_mappings_request::Msg};
 use postern_proto::postern::v1::proxy_server::Proxy as PosternProxy;
 use postern_proto::postern::v1::{AccessLogAck, AccessLogBatch, PeerMap, WatchPeersRequest};
+use prost::Message;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -121,8 +122,8 @@ impl ProxyService for Rpc {
     ) -> Reply<wire::SendAccessLogResponse> {
         let caller = Caller::of(&request)?;
         let line = request.into_inner().log.ok_or_else(|| Status::invalid_argument("there is no log in the call"))?;
-        own(&line, &caller.bearer.account)?;
-        self.logs.store(vec![line]);
+        own(line.account_id.as_bytes(), &caller.bearer.account)?;
+        self.logs.store([(line.log_id.as_bytes(), line.encode_to_vec().as_slice())]);
         Ok(Response::new(wire::SendAccessLogResponse::default()))
     }
 

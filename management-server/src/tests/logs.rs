@@ -1,5 +1,7 @@
 use postern_proto::management::{AccessLog, SendAccessLogRequest};
 use postern_proto::postern::v1::{AccessLogAck, AccessLogBatch};
+use prost::Message;
+use prost::bytes::Bytes;
 use tonic::Code;
 
 use super::*;
@@ -27,7 +29,10 @@ impl Logs {
             response_code: 200,
             ..AccessLog::default()
         };
-        self.batches.send(AccessLogBatch { sequence, lines: ids.map(line).collect() }).await.expect("open");
+        self.batches
+            .send(AccessLogBatch { sequence, lines: ids.map(|id| line(id).encode_to_vec().into()).collect() })
+            .await
+            .expect("open");
     }
 
     async fn ack(&mut self) -> Result<Option<u64>, Status> {
@@ -70,7 +75,7 @@ async fn over_a_restart_each_line_counts_in_one_of_both_runs() {
     let batches = logs.batches.clone();
     // Batches flow while the server stops; how many get in, chance decides.
     let sending = tokio::spawn(async move {
-        let batch = |sequence| AccessLogBatch { sequence, lines: vec![AccessLog::default(); 10] };
+        let batch = |sequence| AccessLogBatch { sequence, lines: vec![Bytes::new(); 10] };
         for sequence in 0.. {
             if batches.send(batch(sequence)).await.is_err() {
                 break;
@@ -100,7 +105,7 @@ async fn lines_of_another_account_are_refused() {
     let refused = calls.proxy.clone().send_access_log(SendAccessLogRequest { log: Some(line()) }).await;
     assert_eq!(refused.expect_err("refused").code(), Code::PermissionDenied);
     let mut logs = calls.logs().await;
-    logs.batches.send(AccessLogBatch { sequence: 0, lines: vec![line()] }).await.expect("open");
+    logs.batches.send(AccessLogBatch { sequence: 0, lines: vec![line().encode_to_vec().into()] }).await.expect("open");
     assert_eq!(logs.ack().await.expect_err("refused").code(), Code::PermissionDenied);
     assert_eq!(total(&world).await, 0);
 }

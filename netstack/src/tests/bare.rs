@@ -113,9 +113,11 @@ impl Bare {
     fn read(&mut self, stream: StreamId) -> Vec<u8> {
         let mut all = Vec::new();
         let mut buffer = [0; 1000];
+        let unread = self.stack.unread(stream);
         while let Ok(Read::Bytes(n)) = self.stack.read(stream, &mut buffer, self.now) {
             all.extend_from_slice(&buffer[..n]);
         }
+        assert_eq!((unread, self.stack.unread(stream)), (all.len(), 0));
         all
     }
 }

@@ -3,8 +3,8 @@ use std::time::SystemTime;
 
 use http::HeaderName;
 use postern_model::{
-    AccessLogLine, AccountId, Authenticate, Authenticated, Capabilities, Credential, InboundListener, ProxyId, Secret,
-    ServiceId, ServiceState, StatusUpdate,
+    AccountId, Authenticate, Authenticated, Capabilities, Credential, InboundListener, ProxyId, Secret, ServiceId,
+    ServiceState, StatusUpdate,
 };
 use tonic::Status;
 
@@ -12,8 +12,8 @@ use super::invalid::{Invalid, quote};
 use super::network::{address, port};
 use crate::management::authenticate_request::Request;
 use crate::management::{
-    AccessLog, AuthenticateRequest, AuthenticateResponse, GetMappingUpdateRequest, HeaderAuthRequest,
-    ProxyCapabilities, ProxyInboundListener, ProxyStatus, SendStatusUpdateRequest, SyncMappingsInit,
+    AuthenticateRequest, AuthenticateResponse, GetMappingUpdateRequest, HeaderAuthRequest, ProxyCapabilities,
+    ProxyInboundListener, ProxyStatus, SendStatusUpdateRequest, SyncMappingsInit,
 };
 
 /// How a proxy introduces itself when it opens a mapping stream (NetBird: `SyncMappingsInit`, `GetMappingUpdateRequest`).
@@ -232,31 +232,5 @@ pub fn authenticated_from_wire(wire: AuthenticateResponse) -> Result<Authenticat
         (false, _) => Ok(Authenticated::No),
         (true, false) => Ok(Authenticated::Yes { session_token: Secret::new(wire.session_token) }),
         (true, true) => Err(Invalid::new("session_token", "it is missing; the service has no session key")),
-    }
-}
-
-/// A line of the access log on its way to management, which keeps it as it comes: proxies of other makers send words that
-/// [`AccessLogLine`] does not know.
-#[must_use]
-pub fn access_log_to_wire(line: &AccessLogLine) -> AccessLog {
-    AccessLog {
-        timestamp: Some(line.timestamp.into()),
-        log_id: line.id.to_string(),
-        account_id: line.account.as_ref().map(ToString::to_string).unwrap_or_default(),
-        service_id: line.service.as_ref().map(ToString::to_string).unwrap_or_default(),
-        host: line.host.as_ref().map(ToString::to_string).unwrap_or_default(),
-        path: line.path.to_string(),
-        duration_ms: line.duration.as_millis().try_into().unwrap_or(i64::MAX),
-        method: line.method.to_string(),
-        response_code: line.status.into(),
-        source_ip: line.source.to_string(),
-        auth_mechanism: line.mechanism.as_str().to_owned(),
-        user_id: line.user_id.clone(),
-        auth_success: line.auth_success,
-        bytes_upload: line.bytes_upload.try_into().unwrap_or(i64::MAX),
-        bytes_download: line.bytes_download.try_into().unwrap_or(i64::MAX),
-        protocol: "http".to_owned(),
-        reason: line.reason.to_owned(),
-        ..AccessLog::default()
     }
 }

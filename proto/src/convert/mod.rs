@@ -8,6 +8,7 @@ mod access;
 mod batch;
 mod calls;
 mod invalid;
+mod line;
 mod mapping;
 mod network;
 mod path;
@@ -15,10 +16,11 @@ mod tunnel;
 
 pub use batch::{Received, batch};
 pub use calls::{
-    Hello, access_log_to_wire, authenticate_from_wire, authenticate_to_wire, authenticated_from_wire,
-    authenticated_to_wire, status_from_wire, status_to_wire,
+    Hello, authenticate_from_wire, authenticate_to_wire, authenticated_from_wire, authenticated_to_wire,
+    status_from_wire, status_to_wire,
 };
 pub use invalid::Invalid;
+pub use line::{LineKeys, access_log_keys, access_log_line_to_wire, access_log_to_wire};
 pub use mapping::mapping_to_wire;
 pub use tunnel::{
     Claim, PeerQuestion, Watch, create_proxy_peer_from_wire, create_proxy_peer_to_wire, peer_map_from_wire,

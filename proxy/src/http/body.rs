@@ -26,7 +26,7 @@ pub(crate) enum Source {
 /// An answer's body, as hyper takes it.
 pub(crate) struct Body {
     source: Source,
-    exchange: Option<Exchange>,
+    exchange: Option<Box<Exchange>>,
 }
 
 /// An answer that cannot be finished; hyper closes the connection or resets the stream.
@@ -48,7 +48,7 @@ impl Body {
     }
 
     /// Hands the exchange over to the answer.
-    pub(crate) fn carry(response: Response<Source>, exchange: Exchange) -> Response<Self> {
+    pub(crate) fn carry(response: Response<Source>, exchange: Box<Exchange>) -> Response<Self> {
         exchange.answers(response.status());
         response.map(|source| {
             let mut body = Self { source, exchange: Some(exchange) };
@@ -70,7 +70,7 @@ impl Body {
     /// All is read: the upstream's connection is free, if the request is complete too.
     fn finish(&mut self) {
         let source = std::mem::replace(&mut self.source, Source::Empty);
-        let read = self.exchange.as_ref().is_none_or(Exchange::complete);
+        let read = self.exchange.as_ref().is_none_or(|exchange| exchange.complete());
         if let (Source::Upstream { lease, .. }, true) = (source, read) {
             lease.give_back();
         }
@@ -87,7 +87,9 @@ impl Body {
     fn hand_over(&self, bytes: usize) {
         if let Some(exchange) = &self.exchange {
             exchange.count_down(bytes);
-            exchange.watch().offered();
+            if exchange.conn().http2 {
+                exchange.watch().offered();
+            }
         }
     }
 }

@@ -27,14 +27,25 @@ pub(crate) struct Request {
     pub(crate) path: Path,
     /// Byte for byte as sent, without `?`; empty where the target ends in `?`.
     pub(crate) query: Option<Box<str>>,
-    /// What may go to an upstream as it came: see [`fields::for_upstream`].
-    pub(crate) headers: HeaderMap,
     /// It wants to become a WebSocket.
     pub(crate) upgrade: Option<Upgrade>,
     /// The client waits for `100 Continue` before it sends the body.
     pub(crate) expects_continue: bool,
     /// The client sent `TE: trailers`.
     pub(crate) accepts_trailers: bool,
+}
+
+impl Request {
+    /// What may go to an upstream of the fields that were sent: see [`fields::clean_request`].
+    pub(crate) fn passing(&self, sent: HeaderMap) -> HeaderMap {
+        let mut headers = sent;
+        fields::clean_request(&mut headers);
+        if !self.expects_continue {
+            // HTTP/1.0 knows no expectations.
+            headers.remove(header::EXPECT);
+        }
+        headers
+    }
 }
 
 /// How a WebSocket is asked for.
@@ -62,7 +73,6 @@ pub(crate) fn canonical(parts: &request::Parts, sni: Option<&HostName>) -> Resul
         authority,
         path: path(parts)?,
         query: parts.uri.query().map(Into::into),
-        headers: headers(parts),
         upgrade,
         expects_continue: expects_continue(parts)?,
         accepts_trailers: fields::tokens(&parts.headers, &header::TE)
@@ -95,21 +105,25 @@ fn host(parts: &request::Parts, sni: Option<&HostName>) -> Result<(HostName, Opt
 
 /// Nearly always it is the TLS name, read already.
 fn field(value: &HeaderValue, sni: Option<&HostName>) -> Result<Named, BadRequest> {
-    match sni.filter(|sni| sni.as_str().as_bytes() == value.as_bytes()) {
-        Some(sni) => Ok(Named { host: Host::Name(sni.clone()), port: None }),
-        None => Named::parse(value.to_str().map_err(|_| BadRequest::HostInvalid)?),
-    }
+    let text = value.to_str().map_err(|_| BadRequest::HostInvalid)?;
+    sni.and_then(|sni| Named::with_host(sni, text)).map_or_else(|| Named::parse(text), Ok)
 }
 
 /// Nearly every client sends it in canonical form; then its bytes are shared.
 fn authority(host: &HostName, port: Option<u16>, sent: Option<&HeaderValue>) -> HeaderValue {
-    let name = host.as_str().as_bytes();
-    if let Some(sent) = sent.filter(|sent| port.is_none() && sent.as_bytes() == name) {
+    let is_canonical = |sent: &&HeaderValue| {
+        let after = sent.as_bytes().strip_prefix(host.as_str().as_bytes());
+        after.is_some_and(|after| match port {
+            Some(port) => after.starts_with(b":") && !after.starts_with(b":0") && port_of(&after[1..]) == Some(port),
+            None => after.is_empty(),
+        })
+    };
+    if let Some(sent) = sent.filter(is_canonical) {
         return sent.clone();
     }
     let text = match port {
         Some(port) => HeaderValue::try_from(format!("{host}:{port}")),
-        None => HeaderValue::from_bytes(name),
+        None => HeaderValue::from_str(host.as_str()),
     };
     text.expect("a host name and a port are visible ASCII")
 }
@@ -127,26 +141,30 @@ enum Host {
 }
 
 impl Named {
+    /// What `text` says if it begins with `host`, whose bytes are shared then.
+    fn with_host(host: &HostName, text: &str) -> Option<Self> {
+        let port = match text.strip_prefix(host.as_str())? {
+            "" => None,
+            after => Some(port_of(after.strip_prefix(':')?.as_bytes())?),
+        };
+        Some(Self { host: Host::Name(host.clone()), port })
+    }
+
     /// `host` or `host:port`, nothing else: no user, no empty port, no zone.
     fn parse(text: &str) -> Result<Self, BadRequest> {
         let (host, port) = match text.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
             Some(_) | None => (text, None),
         };
-        let port = port.map(|port| Self::port(port).ok_or(BadRequest::HostInvalid)).transpose()?;
+        let port = port.map(|port| port_of(port.as_bytes()).ok_or(BadRequest::HostInvalid)).transpose()?;
         let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
             Some(address) => address.parse::<Ipv6Addr>().map(|address| Host::Address(address.into())).ok(),
-            None => match host.parse::<std::net::Ipv4Addr>() {
-                Ok(address) => Some(Host::Address(address.into())),
-                Err(_) => HostName::parse(host).map(Host::Name).ok(),
+            None => match HostName::parse(host) {
+                Ok(name) => Some(Host::Name(name)),
+                Err(_) => host.parse::<std::net::Ipv4Addr>().map(|address| Host::Address(address.into())).ok(),
             },
         };
         Ok(Self { host: host.ok_or(BadRequest::HostInvalid)?, port })
-    }
-
-    fn port(text: &str) -> Option<u16> {
-        let port = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
-        port.filter(|&port| port != 0)
     }
 
     /// The same host and port, one left out being the default of the target's scheme.
@@ -157,6 +175,11 @@ impl Named {
         };
         self.host == field.host && self.port.or(default) == field.port.or(default)
     }
+}
+
+fn port_of(digits: &[u8]) -> Option<u16> {
+    let port = digits.iter().all(u8::is_ascii_digit).then(|| str::from_utf8(digits).ok()?.parse().ok()).flatten();
+    port.filter(|&port| port != 0)
 }
 
 /// CONNECT only as RFC 8441 has it, `*` only for OPTIONS (RFC 9110 §9.3.7), absolute targets only over HTTP.
@@ -211,14 +234,6 @@ fn expects_continue(parts: &request::Parts) -> Result<bool, BadRequest> {
     }
 }
 
-fn headers(parts: &request::Parts) -> HeaderMap {
-    let mut headers = fields::for_upstream(&parts.headers);
-    if parts.version < Version::HTTP_11 {
-        headers.remove(header::EXPECT);
-    }
-    headers
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -262,6 +277,10 @@ mod tests {
         assert_eq!(
             read("GET", "/", &[("host", "a:8443")]).map(|request| request.authority),
             Ok("a:8443".try_into().expect("a value"))
+        );
+        assert_eq!(
+            read("GET", "/", &[("host", "a:0443")]).map(|request| request.authority),
+            Ok("a:443".try_into().expect("a value"))
         );
         assert_eq!(
             read("GET", "/", &[("host", "A")]).map(|request| request.authority),
@@ -353,7 +372,6 @@ mod tests {
         let request = extended_connect("websocket").expect("RFC 8441");
         assert_eq!((request.upgrade, request.method), (Some(Upgrade::Http2), Method::GET));
         assert_eq!((request.path.as_str(), request.query.as_deref()), ("/chat", Some("x=1")));
-        assert_eq!(request.headers["sec-websocket-version"], "13");
         assert_eq!(extended_connect("connect-udp").err(), Some("target_invalid"));
     }
 
@@ -362,7 +380,8 @@ mod tests {
         let ask = |method, fields: &[(&str, &str)]| {
             let fields: Vec<_> = fields.iter().copied().chain([("host", "a")]).collect();
             let request = read(method, "/", &fields)?;
-            assert!(!request.headers.contains_key("upgrade") && !request.headers.contains_key("connection"));
+            let passing = request.passing(parts(method, "/", &fields).headers);
+            assert!(!passing.contains_key("upgrade") && !passing.contains_key("connection"));
             Ok(request.upgrade)
         };
         let websocket = [("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")];
@@ -385,7 +404,7 @@ mod tests {
         let mut old = parts("POST", "/", &[("host", "a"), ("expect", "100-continue")]);
         old.version = Version::HTTP_10;
         let request = canonical(&old, None).expect("ignored");
-        assert!(!request.expects_continue && request.headers.is_empty());
+        assert!(!request.expects_continue && !request.passing(old.headers).contains_key("expect"));
     }
 
     #[test]

@@ -47,10 +47,11 @@ struct Asked {
 }
 
 impl Exchange {
-    pub(crate) fn open(conn: Rc<Conn>, watch: Rc<Watch>, request: &Request<Incoming>) -> Self {
+    /// Behind a pointer, since it goes through many hands with the answer's body.
+    pub(crate) fn open(conn: Rc<Conn>, watch: Rc<Watch>, request: &Request<Incoming>) -> Box<Self> {
         conn.pulse.exchange_opened();
         conn.worker.metrics.request_started();
-        Self {
+        Box::new(Self {
             started: Instant::now(),
             method: request.method().clone(),
             accept: request.headers().get(header::ACCEPT).cloned(),
@@ -68,7 +69,7 @@ impl Exchange {
             complete: Cell::new(false),
             id: OnceCell::new(),
             conn,
-        }
+        })
     }
 
     pub(crate) fn conn(&self) -> &Rc<Conn> {
@@ -102,7 +103,7 @@ impl Exchange {
 
     /// It has a route. From here on a revocation reaches it.
     pub(crate) fn enter(&self, route: &Arc<Route>) {
-        self.watch.enter(&self.conn.worker.live, route);
+        self.watch.enter(&self.conn.worker.live, route, &self.conn.origin);
     }
 
     /// It may pass.

@@ -123,29 +123,23 @@ pub(crate) fn is_framing(name: &str) -> bool {
     is_hop_by_hop(name) || same_folded(name, "content-length") || name == "host"
 }
 
-/// The fields that may go to an upstream as they came. Missing are those of the connection, `Host`, whatever the client
-/// declares to be of the connection (`Connection: Cookie` keeps a cookie from the upstream, never from the gate, which
-/// reads what was sent), and the managed ones. Several `Cookie` fields, as HTTP/2 sends them, become one.
-pub(crate) fn for_upstream(sent: &HeaderMap) -> HeaderMap {
-    let listed: Vec<&str> = tokens(sent, &header::CONNECTION).collect();
-    let mut fields = HeaderMap::with_capacity(sent.len() + ADDED);
-    for (name, value) in sent {
-        let passes = if name == header::CONTENT_LENGTH { true } else { !is_framing(name.as_str()) };
-        if passes && !is_listed(&listed, name) && !is_managed(name.as_str()) {
-            fields.append(name, value.clone());
-        }
-    }
-    join_cookies(&mut fields);
-    filter_announcements(&mut fields);
-    fields
+/// Leaves of a request's fields those that may go to an upstream as they came, and `Host`, which is written anew. Removed are
+/// those of the connection, whatever the client declares to be of the connection (`Connection: Cookie` keeps a cookie from
+/// the upstream, never from the gate, which has read what was sent), and the managed ones. Several `Cookie` fields, as
+/// HTTP/2 sends them, become one.
+pub(crate) fn clean_request(headers: &mut HeaderMap) {
+    let listed = listed(headers);
+    let passes =
+        |name: &HeaderName| name == header::HOST || name == header::CONTENT_LENGTH || !is_framing(name.as_str());
+    let unwanted = names(headers, |name| !passes(name) || is_listed(&listed, name) || is_managed(name.as_str()));
+    remove_names(headers, unwanted);
+    join_cookies(headers);
+    filter_announcements(headers);
 }
-
-/// How many fields we usually add to those that pass: room made at once is made once.
-const ADDED: usize = 10;
 
 /// Removes from an upstream's answer what concerned its connection only.
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
-    let listed: Vec<&str> = tokens(headers, &header::CONNECTION).collect();
+    let listed = listed(headers);
     let unwanted = names(headers, |name| is_hop_by_hop(name.as_str()) || is_listed(&listed, name));
     remove_names(headers, unwanted);
 }
@@ -189,8 +183,17 @@ pub(crate) fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iter
     members.filter(|member| !member.is_empty() && member.is_ascii()).filter_map(|member| str::from_utf8(member).ok())
 }
 
-fn is_listed(listed: &[impl AsRef<str>], name: &HeaderName) -> bool {
-    listed.iter().any(|token| token.as_ref().eq_ignore_ascii_case(name.as_str()))
+/// What `Connection` declares to be of the connection beside what always is; usually nothing.
+fn listed(headers: &HeaderMap) -> Vec<&str> {
+    let lists_itself = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"keep-alive");
+    if headers.get_all(header::CONNECTION).iter().all(lists_itself) {
+        return Vec::new();
+    }
+    tokens(headers, &header::CONNECTION).filter(|token| !is_hop_by_hop(token)).collect()
+}
+
+fn is_listed(listed: &[&str], name: &HeaderName) -> bool {
+    listed.iter().any(|token| token.eq_ignore_ascii_case(name.as_str()))
 }
 
 /// RFC 9113 §8.2.3: `; ` between the pieces, before anybody reads them.
@@ -227,6 +230,12 @@ mod tests {
             map.append(HeaderName::try_from(*name).expect(name), HeaderValue::from_str(value).expect(value));
         }
         map
+    }
+
+    fn for_upstream(sent: &HeaderMap) -> HeaderMap {
+        let mut headers = sent.clone();
+        clean_request(&mut headers);
+        headers
     }
 
     fn names(map: &HeaderMap) -> Vec<&str> {
@@ -306,7 +315,7 @@ mod tests {
             ("cookie", "a=1"),
             ("authorization", "Bearer x"),
         ]));
-        assert_eq!(names(&fields), ["authorization", "content-length", "x-kept"]);
+        assert_eq!(names(&fields), ["authorization", "content-length", "host", "x-kept"]);
     }
 
     #[test]

@@ -81,7 +81,7 @@ async fn send(
     };
     loop {
         let copy = if lease.used == Used::Rested { repeatable(&request) } else { None };
-        let mut failure = match lease.sender.try_send_request(request).await {
+        let mut failure = match lease.sender().try_send_request(request).await {
             Ok(response) => return Ok(Answer { response, lease }),
             Err(failure) => failure,
         };

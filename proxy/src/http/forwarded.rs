@@ -38,51 +38,69 @@ pub(crate) struct Hop<'a> {
     pub(crate) client: IpAddr,
     peer: &'a Peer,
     scheme: Scheme,
-    /// What the peer says of hops before it; `None` where it is not trusted.
-    told: Option<&'a HeaderMap>,
+    /// What the peer says of hops before it counts.
+    trusted: bool,
+}
+
+/// The forwarding fields of a request.
+#[derive(Debug)]
+pub(crate) struct Forwarded {
+    chain: HeaderValue,
+    client: HeaderValue,
+    host: HeaderValue,
+    proto: HeaderValue,
+    port: HeaderValue,
 }
 
 impl<'a> Hop<'a> {
     /// `peer` is the other end of the connection, after PROXY protocol; `scheme` what is spoken on it; `sent` the header
     /// fields as they arrived.
-    pub(crate) fn new(trusted: &[IpNet], peer: &'a Peer, scheme: Scheme, sent: &'a HeaderMap) -> Self {
+    pub(crate) fn new(trusted: &[IpNet], peer: &'a Peer, scheme: Scheme, sent: &HeaderMap) -> Self {
         let client = client_address(trusted, peer.address, sent);
-        let told = is_trusted(trusted, peer.address).then_some(sent);
-        Self { client, peer, scheme, told }
+        Self { client, peer, scheme, trusted: is_trusted(trusted, peer.address) }
     }
 
-    /// Writes the forwarding fields, in place of any in `headers`. A trusted forwarder's own are kept and extended.
-    pub(crate) fn stamp(&self, request: &Request, headers: &mut HeaderMap) {
-        let host = self.kept(&HOST).unwrap_or_else(|| request.authority.clone());
-        let proto = self.kept(&PROTO).unwrap_or_else(|| HeaderValue::from_static(self.scheme.as_str()));
-        let port = self.kept(&PORT).unwrap_or_else(|| match request.port {
+    /// What the upstream is to be told. What a trusted forwarder says in the fields as they were `sent` is kept and extended.
+    pub(crate) fn forwarded(&self, request: &Request, sent: &HeaderMap) -> Forwarded {
+        let told = self.trusted.then_some(sent);
+        let host = kept(told, &HOST).unwrap_or_else(|| request.authority.clone());
+        let proto = kept(told, &PROTO).unwrap_or_else(|| HeaderValue::from_static(self.scheme.as_str()));
+        let port = kept(told, &PORT).unwrap_or_else(|| match request.port {
             Some(port) => port.into(),
             None if proto == "https" || proto == "wss" => HeaderValue::from_static("443"),
             None => HeaderValue::from_static("80"),
         });
-        headers.insert(FOR, self.chain());
-        headers.insert(REAL_IP, self.kept(&REAL_IP).unwrap_or_else(|| self.client_text()));
-        headers.insert(HOST, host);
-        headers.insert(PROTO, proto);
-        headers.insert(PORT, port);
-    }
-
-    /// A trusted forwarder's value of a field.
-    fn kept(&self, name: &HeaderName) -> Option<HeaderValue> {
-        self.told?.get(name).filter(|value| !value.is_empty()).cloned()
+        let client = kept(told, &REAL_IP).unwrap_or_else(|| self.client_text());
+        Forwarded { chain: self.chain(told), client, host, proto, port }
     }
 
     fn client_text(&self) -> HeaderValue {
         if self.client == self.peer.address { self.peer.text.clone() } else { value(&self.client.to_string()) }
     }
 
-    fn chain(&self) -> HeaderValue {
+    fn chain(&self, told: Option<&HeaderMap>) -> HeaderValue {
         let mut chain = String::new();
-        for address in self.told.into_iter().flat_map(|told| tokens(told, &FOR)) {
+        for address in told.into_iter().flat_map(|told| tokens(told, &FOR)) {
             chain.extend([address, ", "]);
         }
         if chain.is_empty() { self.peer.text.clone() } else { value(&(chain + &self.peer.address.to_string())) }
     }
+}
+
+impl Forwarded {
+    /// Writes the fields, in place of any in `headers`.
+    pub(crate) fn stamp(self, headers: &mut HeaderMap) {
+        headers.insert(FOR, self.chain);
+        headers.insert(REAL_IP, self.client);
+        headers.insert(HOST, self.host);
+        headers.insert(PROTO, self.proto);
+        headers.insert(PORT, self.port);
+    }
+}
+
+/// A trusted forwarder's value of a field.
+fn kept(told: Option<&HeaderMap>, name: &HeaderName) -> Option<HeaderValue> {
+    told?.get(name).filter(|value| !value.is_empty()).cloned()
 }
 
 fn value(text: &str) -> HeaderValue {
@@ -180,7 +198,7 @@ mod tests {
         let peer = peer("10.0.0.1");
         let hop = Hop::new(&networks(&TRUSTED), &peer, Scheme::Https, &sent);
         assert_eq!(
-            (hop.client.to_string().as_str(), hop.chain().to_str().ok()),
+            (hop.client.to_string().as_str(), hop.chain(Some(&sent)).to_str().ok()),
             ("203.0.113.50", Some("203.0.113.50, 10.0.0.1"))
         );
     }
@@ -191,7 +209,8 @@ mod tests {
         let parts = http::Request::get("/").header("host", host).body(()).expect(host).into_parts().0;
         let request = canonical(&parts, None).expect(host);
         let mut headers = HeaderMap::new();
-        Hop::new(&networks(&TRUSTED), &self::peer(peer), scheme, &sent).stamp(&request, &mut headers);
+        let peer = self::peer(peer);
+        Hop::new(&networks(&TRUSTED), &peer, scheme, &sent).forwarded(&request, &sent).stamp(&mut headers);
         assert_eq!(headers.len(), 5);
         [FOR, REAL_IP, HOST, PROTO, PORT].map(|name| headers[name].to_str().expect("ASCII").to_owned())
     }

@@ -4,6 +4,7 @@
 //! to a segment. What every server resolves away or refuses (dot segments, control characters) is refused here; for the
 //! rest, [`Path::readings`] lists what others could read, so that a path is routed only if all of them agree.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -219,9 +220,9 @@ fn may_stand(byte: u8) -> bool {
     is_unreserved(byte) || is_reserved_in_segment(byte) || byte == b'/'
 }
 
-fn canonical_text(raw: &str) -> Result<String, BadRequest> {
+fn canonical_text(raw: &str) -> Result<Cow<'_, str>, BadRequest> {
     if raw.bytes().all(may_stand) {
-        return Ok(raw.to_owned());
+        return Ok(Cow::Borrowed(raw));
     }
     let mut text = String::with_capacity(raw.len());
     for (at, byte) in raw.bytes().enumerate() {
@@ -235,11 +236,14 @@ fn canonical_text(raw: &str) -> Result<String, BadRequest> {
         }
         unit.write(&mut text);
     }
-    Ok(text)
+    Ok(Cow::Owned(text))
 }
 
 /// Whether the decoded bytes hold a UTF-8 sequence longer than its character needs (`%C0%AF` for `/`).
 fn has_overlong(text: &str) -> bool {
+    if !text.contains('%') {
+        return false;
+    }
     let mut previous = 0;
     units(text).any(|unit| {
         let byte = match unit {

@@ -52,15 +52,15 @@ async fn handle(exchange: &Exchange, request: Request<Incoming>) -> Result<Reply
     let route = Arc::clone(shared.router.load().route(&conn.scope, &request.host, &request.path)?);
     exchange.enter(&route);
     // Registered, and no await since the lookup: no revocation slips between.
-    let sent = Sent { headers: &parts.headers, hop: &hop, body, upgrade };
+    let sent = Sent { headers: parts.headers, hop, body, upgrade };
     let answered = unless_revoked(exchange.watch(), answer(exchange, &route, request, sent)).await;
     answered.unwrap_or_else(|| Err(Kind::Revoked.into()))
 }
 
 /// A request as it came: what the gate has to see, and what is streamed.
 struct Sent<'a> {
-    headers: &'a HeaderMap,
-    hop: &'a Hop<'a>,
+    headers: HeaderMap,
+    hop: Hop<'a>,
     body: Incoming,
     upgrade: Option<OnUpgrade>,
 }
@@ -72,7 +72,7 @@ async fn answer(exchange: &Exchange, route: &Route, request: canonical::Request,
         source: sent.hop.client,
         origin: &conn.origin,
         tls: conn.sni.is_some(),
-        headers: sent.headers,
+        headers: &sent.headers,
         upgrade: request.upgrade.is_some(),
         host: &request.host,
         port: request.port,
@@ -84,7 +84,7 @@ async fn answer(exchange: &Exchange, route: &Route, request: canonical::Request,
     let upstream = permit.redeem();
     let public = Public::of(&request, conn.scheme());
     let (wanted, expects) = (request.upgrade, request.expects_continue);
-    let mut head = upstream.outbound.head(request, sent.hop, principal.as_deref())?;
+    let mut head = upstream.outbound.head(&request, sent.headers, &sent.hop, principal.as_deref())?;
     let accept = wanted.and_then(|wanted| upgrade::ask(wanted, head.headers_mut()));
 
     let Answer { mut response, lease } = forward(exchange, head, sent.body, &upstream, expects).await?;
@@ -100,7 +100,10 @@ async fn answer(exchange: &Exchange, route: &Route, request: canonical::Request,
     }
     *response.version_mut() = Version::HTTP_11;
     Ok(match agreed {
-        Some(agreed) => Reply::Upgrade(agreed.announce(response)),
+        Some(agreed) => {
+            lease.give_up();
+            Reply::Upgrade(agreed.announce(response))
+        }
         None => {
             if wanted.is_some() && !conn.http2 {
                 // What the client may have sent in the belief that it would be agreed to is no request (RFC 9931).

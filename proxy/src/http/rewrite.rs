@@ -98,7 +98,7 @@ impl Rewrite {
 
 /// With exactly one of the slashes that meet.
 fn joined(before: &str, after: &str) -> String {
-    format!("{}/{}", before.strip_suffix('/').unwrap_or(before), after.strip_prefix('/').unwrap_or(after))
+    [before.strip_suffix('/').unwrap_or(before), "/", after.strip_prefix('/').unwrap_or(after)].concat()
 }
 
 /// What follows `beginning`, if it ends where a segment does.

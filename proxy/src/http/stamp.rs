@@ -66,7 +66,7 @@ impl Outbound {
         })
     }
 
-    /// The head to send, in HTTP/1 form: the target is a path and query, the host stands in `Host`, a WebSocket is asked
+    /// The head to send for a request whose fields came as `sent`, in HTTP/1 form: the target is a path and query, the host stands in `Host`, a WebSocket is asked
     /// for with `Upgrade`. Later steps win over earlier ones, so that nothing of ours can be overridden: credentials go,
     /// custom headers come, then identity, forwarding fields and the session cookie, last the connection's own.
     ///
@@ -74,7 +74,8 @@ impl Outbound {
     /// [`BadRequest::Target`](crate::error::BadRequest::Target) where target and request make too long a path.
     pub(crate) fn head(
         &self,
-        request: Request,
+        request: &Request,
+        sent: HeaderMap,
         hop: &Hop<'_>,
         principal: Option<&Principal>,
     ) -> Result<http::Request<()>> {
@@ -84,8 +85,8 @@ impl Outbound {
         *head.method_mut() = request.method.clone();
         *head.version_mut() = Version::HTTP_11;
         *head.uri_mut() = uri(target);
-        let mut request = request;
-        let mut headers = std::mem::take(&mut request.headers);
+        let forwarded = hop.forwarded(request, &sent);
+        let mut headers = request.passing(sent);
         if !self.credentials.is_empty() || !self.custom.is_empty() {
             fields::remove(&mut headers, |name| self.reserves(name));
         }
@@ -93,10 +94,10 @@ impl Outbound {
         if let Some(principal) = principal {
             stamp_identity(principal, &mut headers);
         }
-        hop.stamp(&request, &mut headers);
+        forwarded.stamp(&mut headers);
         strip_session_cookie(&mut headers);
         headers.insert(header::HOST, host);
-        stamp_connection(&request, &mut headers);
+        stamp_connection(request, &mut headers);
         *head.headers_mut() = headers;
         Ok(head)
     }
@@ -231,7 +232,7 @@ mod tests {
         let (request, sent) = request(fields);
         let peer = Peer::new("203.0.113.7".parse().expect("ip"));
         let hop = Hop::new(&[], &peer, Scheme::Https, &sent);
-        outbound.head(request, &hop, principal).expect("head")
+        outbound.head(&request, sent, &hop, principal).expect("head")
     }
 
     fn principal(email: &str, groups: &[(&str, &str)]) -> Principal {
@@ -371,7 +372,7 @@ mod tests {
         request.upgrade = Some(Upgrade::Http2);
         let peer = Peer::new("203.0.113.7".parse().expect("ip"));
         let hop = Hop::new(&[], &peer, Scheme::Https, &sent);
-        assert_eq!(field(&outbound.head(request, &hop, None).expect("head"), "upgrade"), ["websocket"]);
+        assert_eq!(field(&outbound.head(&request, sent, &hop, None).expect("head"), "upgrade"), ["websocket"]);
         assert!(
             !head(&outbound, &[("upgrade", "h2c"), ("connection", "upgrade")], None).headers().contains_key("upgrade")
         );

@@ -99,7 +99,7 @@ impl Agreed {
 impl Announced {
     /// Carries the WebSocket to its end in a task of the worker, and returns what the client is told. The exchange, and with it the
     /// log line and the registration, lives as long.
-    pub(crate) fn start(self, exchange: Exchange) -> Response<()> {
+    pub(crate) fn start(self, exchange: Box<Exchange>) -> Response<()> {
         exchange.answers(self.response.status());
         exchange.watch().set_long();
         let tasks = exchange.conn().worker.tasks.clone();

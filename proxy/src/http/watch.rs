@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use postern_auth::Origin;
 use tokio::time::Instant;
 
 use crate::connection::{Alarm, FAREWELL};
@@ -24,9 +25,9 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// The exchange has a route: from here on a revocation reaches it.
-    pub(crate) fn enter(&self, live: &Rc<Live>, route: &Arc<Route>) {
-        self.entry.set(live.enter(route)).expect("a request has one route");
+    /// The exchange has a route: from here on a revocation of that, or of whoever it came from, reaches it.
+    pub(crate) fn enter(&self, live: &Rc<Live>, route: &Arc<Route>, origin: &Origin) {
+        self.entry.set(live.enter(route, origin)).expect("a request has one route");
     }
 
     /// The route, once there is one.
@@ -50,7 +51,7 @@ impl Watch {
         self.entry.get().is_some_and(Entry::is_cancelled)
     }
 
-    /// Bytes were handed over; until the next call the client is the one to move.
+    /// Bytes were handed over to an HTTP/2 stream; until the next call the client is the one to move.
     pub(crate) fn offered(&self) {
         self.offered.set(Some(Instant::now()));
     }

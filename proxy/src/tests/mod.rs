@@ -9,6 +9,7 @@ mod lifecycle;
 mod limits;
 mod peers;
 mod private;
+mod revoked;
 mod serving;
 mod tunnels;
 mod upstream;

@@ -23,6 +23,9 @@ pub(super) struct Peers {
     answering: watch::Sender<bool>,
     /// The one-time tokens that are refused.
     pub(super) burnt: Mutex<Vec<String>>,
+    /// How many of the next registrations are not answered.
+    pub(super) failing: Mutex<usize>,
+    resyncs: watch::Sender<usize>,
     questions: Mutex<Vec<ValidateTunnelPeer>>,
     changed: Notify,
 }
@@ -38,6 +41,8 @@ impl Default for Peers {
             accounts: Mutex::default(),
             answering: watch::Sender::new(true),
             burnt: Mutex::default(),
+            failing: Mutex::default(),
+            resyncs: watch::Sender::new(0),
             questions: Mutex::default(),
             changed: Notify::new(),
         }
@@ -84,8 +89,23 @@ impl Peers {
         .await
     }
 
+    pub(super) fn resync(&self) {
+        self.resyncs.send_modify(|resyncs| *resyncs += 1);
+    }
+
+    /// How often a snapshot was asked for, once it was.
+    pub(super) async fn resynced(&self) -> usize {
+        let mut resyncs = self.resyncs.subscribe();
+        *soon(resyncs.wait_for(|resyncs| *resyncs > 0)).await.unwrap()
+    }
+
     pub(super) async fn register(&self, request: CreateProxyPeer) -> Result<(), ManagementError> {
         self.answered().await;
+        let failing = *self.failing.lock();
+        if failing > 0 {
+            *self.failing.lock() = failing - 1;
+            return Err(ManagementError::Unavailable("it is starting".into()));
+        }
         if self.burnt.lock().iter().any(|token| token == request.token.0.expose()) {
             return Err(ManagementError::Refused("the token is used or too old".into()));
         }
@@ -98,21 +118,26 @@ impl Peers {
 
     pub(super) fn maps(&self, account: &AccountId, key: PublicKey) -> Result<Box<dyn PeerMaps>, ManagementError> {
         let accounts = self.accounts.lock();
-        let refused = |why: &str| ManagementError::Refused(why.to_owned());
-        let account = accounts.get(account).ok_or_else(|| refused("this management server sends no peer maps"))?;
+        let refused = || ManagementError::Refused("this management server sends no peer maps".into());
+        let account = accounts.get(account).ok_or_else(refused)?;
         if !account.registered.iter().any(|request| request.key == key) {
-            return Err(refused("nobody has this key"));
+            return Err(ManagementError::Unknown("nobody has this key".into()));
         }
         let mut map = account.map.subscribe();
         map.mark_changed();
         Ok(Box::new(Maps(map)))
     }
 
-    /// A peer with the name `stranger` is let in nowhere.
+    /// A peer with the name `stranger` is let in nowhere. What is answered late is as old as the question.
     pub(super) async fn validate(&self, request: ValidateTunnelPeer) -> Result<TunnelVerdict, ManagementError> {
-        self.questions.lock().push(request.clone());
+        let verdict = self.verdict(&request);
+        self.questions.lock().push(request);
         self.changed.notify_waiters();
         self.answered().await;
+        verdict
+    }
+
+    fn verdict(&self, request: &ValidateTunnelPeer) -> Result<TunnelVerdict, ManagementError> {
         let account = self.accounts.lock()[&request.account].map.borrow().clone();
         let peer = account.peers.into_iter().find(|peer| peer.key == request.key);
         let Some(peer) = peer.filter(|peer| peer.generation == request.generation) else {

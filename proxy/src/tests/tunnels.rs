@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{Request, StatusCode};
 use postern_auth::{Gate, SystemClock};
-use postern_model::{AccountId, Change, Mapping, OneTimeToken, Secret, ServiceId, ServiceState};
+use postern_model::{AccountId, Batch, Change, Mapping, OneTimeToken, Secret, ServiceId, ServiceState, SyncEvent};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
@@ -154,6 +154,62 @@ async fn a_used_token_is_followed_by_the_next_that_comes() {
 }
 
 #[tokio::test]
+async fn a_token_that_management_did_not_answer_to_is_still_good() {
+    let management = management(&[]);
+    management.peers.set("acc", Vec::new());
+    *management.peers.failing.lock() = 2;
+    let app = behind("app", "http://100.72.0.2:8080");
+    let world = World::start_under(management, &[app], |_| {}).await;
+    let status = world.management.status("app", ServiceState::TunnelNotCreated).await;
+    assert!(status.error.as_deref().is_some_and(|error| error.contains("it is starting")), "{status:?}");
+    world.management.status("app", ServiceState::Active).await;
+    assert_eq!(world.management.peers.registrations("acc").len(), 1);
+}
+
+#[tokio::test]
+async fn a_proxy_that_nobody_knows_and_without_tokens_asks_for_others() {
+    let management = management(&[]);
+    management.peers.set("acc", Vec::new());
+    management.peers.burnt.lock().push("token".into());
+    let app = behind("app", "http://100.72.0.2:8080");
+    let world = World::start_under(management, std::slice::from_ref(&app), |_| {}).await;
+    assert_eq!(world.management.peers.resynced().await, 1);
+    world.management.status("app", ServiceState::TunnelNotCreated).await;
+    // What a management client makes of it.
+    world.management.peers.burnt.lock().clear();
+    world.deliver(SyncEvent::Lost).await;
+    world.deliver(SyncEvent::Opened).await;
+    world.deliver(SyncEvent::Batch(Batch { changes: vec![upsert(&app)], initial_sync_complete: true })).await;
+    world.management.status("app", ServiceState::Active).await;
+    assert_eq!(world.management.peers.registrations("acc").len(), 1);
+}
+
+#[tokio::test]
+async fn two_proxies_with_the_same_keys_are_never_up_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = behind("app", "http://100.72.0.2:8080");
+    let start = async || {
+        let management = management(&[]);
+        management.peers.set("acc", Vec::new());
+        World::start_under(management, std::slice::from_ref(&app), |config| {
+            config.tunnel.as_mut().unwrap().data_dir = folder.path().join("tunnel");
+        })
+        .await
+    };
+    let first = start().await;
+    first.management.status("app", ServiceState::Active).await;
+    let second = start().await;
+    let status = second.management.status("app", ServiceState::TunnelNotCreated).await;
+    assert!(status.error.as_deref().is_some_and(|error| error.contains("another process uses")), "{status:?}");
+    assert!(second.management.peers.registrations("acc").is_empty());
+    // The second takes over by itself.
+    let key = first.management.peers.registered("acc").await.key;
+    soon(first.proxy.shutdown(Duration::ZERO)).await;
+    second.management.status("app", ServiceState::Active).await;
+    assert_eq!(second.management.peers.registered("acc").await.key, key);
+}
+
+#[tokio::test]
 async fn the_last_service_closes_the_tunnel_and_the_next_gets_the_same_key_and_port() {
     let (device, later) = (Device::new("laptop", "100.72.0.2"), Device::new("phone", "100.72.0.3"));
     let upstream = Upstream::mirror().await;
@@ -232,6 +288,7 @@ async fn a_tunnel_that_dies_is_opened_anew_with_what_was_in_force() {
     let (orders, mut orders_given) = mpsc::unbounded_channel();
     let directory = Directory::default();
     let parts = Parts {
+        folder: tokio::sync::OnceCell::new(),
         config: TunnelConfig {
             listen: "127.0.0.1:0".parse().unwrap(),
             data_dir: folder.path().join("keys"),
@@ -284,7 +341,7 @@ async fn a_key_that_cannot_be_read_is_said_in_one_sentence_and_never_replaced() 
     let first = world.management.peers.registered("acc").await.key;
     world.management.status("app", ServiceState::Active).await;
     soon(world.proxy.shutdown(Duration::ZERO)).await;
-    let file = std::fs::read_dir(&keys).unwrap().next().unwrap().unwrap().path();
+    let file = keys.join("acc.key");
     let good = std::fs::read(&file).unwrap();
     std::fs::write(&file, "nonsense").unwrap();
 

@@ -72,6 +72,10 @@ impl Management for Fake {
         })
     }
 
+    fn resync(&self) {
+        self.peers.resync();
+    }
+
     fn create_proxy_peer(&self, request: CreateProxyPeer) -> BoxFuture<'_, Result<(), ManagementError>> {
         Box::pin(self.peers.register(request))
     }

@@ -17,6 +17,8 @@ pub(super) enum Step {
     Register(Ticket),
     /// Ask for the stream of peer maps.
     Watch,
+    /// Ask for a snapshot of the mappings, which brings tickets.
+    Resync,
     /// Nothing, before this time or until something happens.
     Wait(Option<Instant>),
 }
@@ -34,12 +36,16 @@ pub(super) enum Happened {
     Died(String),
     /// Management has made us a peer.
     Registered,
-    /// It has not, for this reason.
+    /// It has not, for this reason, and the ticket is used.
     Unregistered(String),
+    /// It did not answer, for this reason: the ticket may still be good.
+    Unanswered(String),
     /// There is a stream of peer maps.
     Watching,
     /// There is none, for this reason.
     Unwatched(String),
+    /// There is none, because management does not know us.
+    Unknown,
     /// A map is in force.
     Mapped,
     /// The stream has ended.
@@ -61,6 +67,9 @@ pub(super) struct Course {
     socket: BackOff,
     bound: Option<Instant>,
     management: BackOff,
+    snapshot: BackOff,
+    /// Management does not know us, and there is nothing to make ourselves known with.
+    stranded: bool,
     talk: Talk,
     registered: bool,
     mapped: bool,
@@ -81,9 +90,11 @@ impl Course {
     pub(super) fn new(share: f64) -> Self {
         Self {
             tickets: Tickets::default(),
-            socket: BackOff::new(share),
+            socket: BackOff::new(share, LONGEST),
             bound: None,
-            management: BackOff::new(share),
+            management: BackOff::new(share, LONGEST),
+            snapshot: BackOff::new(share, RAREST),
+            stranded: false,
             talk: Talk::Silent,
             registered: false,
             mapped: false,
@@ -99,6 +110,11 @@ impl Course {
         }
         if self.talk != Talk::Silent {
             return Step::Wait(None);
+        }
+        if self.stranded && self.snapshot.allows(now) {
+            self.stranded = false;
+            self.snapshot.failed(now);
+            return Step::Resync;
         }
         if !self.management.allows(now) {
             return Step::Wait(self.management.not_before);
@@ -118,11 +134,12 @@ impl Course {
         match happened {
             Happened::Ticket(ticket) => {
                 self.tickets.put(ticket, now);
+                self.stranded = false;
                 if !self.registered && self.talk == Talk::Silent {
                     self.management.not_before = None;
                 }
             }
-            Happened::Bound => self.bound = Some(now),
+            Happened::Bound => (self.bound, self.failure) = (Some(now), None),
             Happened::Unbound(reason) => {
                 self.socket.failed(now);
                 self.failure = Some(reason);
@@ -138,17 +155,27 @@ impl Course {
                 (self.registered, self.talk) = (true, Talk::Silent);
             }
             Happened::Unregistered(reason) | Happened::Unwatched(reason) => {
-                (self.registered, self.talk) = (false, Talk::Silent);
-                self.management.failed(now);
-                if self.tickets.any(now) {
-                    self.management.not_before = self.management.not_before.map(|at| at.min(now + AGAIN));
-                }
+                self.refused(now);
                 self.failure = Some(reason);
+            }
+            Happened::Unanswered(reason) => {
+                // Whoever is overloaded is asked ever more rarely, whatever else there is to try.
+                self.talk = Talk::Silent;
+                self.management.failed(now);
+                self.tickets.put_back();
+                self.failure = Some(reason);
+            }
+            Happened::Unknown => {
+                self.refused(now);
+                self.stranded = !self.tickets.any(now);
+                // Why it did not want to know us says more.
+                self.failure.get_or_insert_with(|| UNKNOWN.to_owned());
             }
             Happened::Watching => self.talk = Talk::Watching,
             Happened::Mapped => {
                 self.mapped = true;
                 self.management.succeeded();
+                self.snapshot.succeeded();
             }
             Happened::Forgotten => {
                 self.talk = Talk::Silent;
@@ -157,6 +184,14 @@ impl Course {
         }
         if self.stage() == Stage::Up {
             self.failure = None;
+        }
+    }
+
+    fn refused(&mut self, now: Instant) {
+        (self.registered, self.talk) = (false, Talk::Silent);
+        self.management.failed(now);
+        if self.tickets.any(now) {
+            self.management.not_before = self.management.not_before.map(|at| at.min(now + AGAIN));
         }
     }
 
@@ -175,20 +210,26 @@ const SOUND: Duration = Duration::from_secs(60);
 /// When to try the next ticket, where there is one.
 const AGAIN: Duration = Duration::from_secs(1);
 
+const UNKNOWN: &str = "management does not know this proxy's tunnel key, and the one-time tokens to register it are used up or \
+                       too old: others are asked for; if this lasts, look into the log of management";
+
 /// Ever longer waits.
 #[derive(Debug)]
 struct BackOff {
     share: f64,
+    longest: Duration,
     wait: Duration,
     not_before: Option<Instant>,
 }
 
 const SHORTEST: Duration = Duration::from_millis(800);
 const LONGEST: Duration = Duration::from_secs(30);
+/// For a snapshot, which may be of very many mappings.
+const RAREST: Duration = Duration::from_secs(600);
 
 impl BackOff {
-    fn new(share: f64) -> Self {
-        Self { share: share.clamp(0.0, 1.0), wait: Duration::ZERO, not_before: None }
+    fn new(share: f64, longest: Duration) -> Self {
+        Self { share: share.clamp(0.0, 1.0), longest, wait: Duration::ZERO, not_before: None }
     }
 
     fn allows(&self, now: Instant) -> bool {
@@ -196,7 +237,7 @@ impl BackOff {
     }
 
     fn failed(&mut self, now: Instant) {
-        self.wait = (self.wait * 2).clamp(SHORTEST, LONGEST);
+        self.wait = (self.wait * 2).clamp(SHORTEST, self.longest);
         self.not_before = Some(now + self.wait.mul_f64(1.0 - self.share / 2.0));
     }
 
@@ -242,6 +283,7 @@ mod tests {
                     Step::Bind => return "bind".to_owned(),
                     Step::Register(ticket) => return format!("register {}", ticket.service),
                     Step::Watch => return "watch".to_owned(),
+                    Step::Resync => return "resync".to_owned(),
                     Step::Wait(Some(at)) => self.now = at,
                     Step::Wait(None) => return "wait".to_owned(),
                 }
@@ -303,6 +345,82 @@ mod tests {
     }
 
     #[test]
+    fn a_ticket_that_management_did_not_answer_to_is_tried_again_and_ever_more_rarely() {
+        let mut world = World::new();
+        world.next();
+        world.hear(Happened::Bound).hear(Happened::Ticket(ticket("a")));
+        assert_eq!(world.next(), "register a");
+        for wait in [800, 1600, 3200, 6400] {
+            world.hear(Happened::Unanswered("starting".into()));
+            assert_eq!(world.course.stage(), Stage::Down("starting"));
+            let before = world.now;
+            assert_eq!(world.next(), "register a");
+            assert_eq!((world.now - before).as_millis(), wait);
+        }
+        // What came meanwhile is tried before it, and it goes no further back.
+        world.hear(Happened::Ticket(ticket("b"))).hear(Happened::Unanswered("starting".into()));
+        assert_eq!(world.next(), "register b");
+        world.hear(Happened::Unregistered("used".into()));
+        assert_eq!(world.next(), "register a");
+        world.hear(Happened::Unanswered("starting".into()));
+        world.now += Duration::from_secs(285);
+        assert_eq!(world.next(), "watch", "it is too old");
+    }
+
+    #[test]
+    fn whoever_is_unknown_and_has_no_ticket_asks_for_a_snapshot_ever_more_rarely() {
+        let mut world = World::new();
+        world.hear(Happened::Ticket(ticket("a")));
+        assert_eq!(world.next(), "bind");
+        world.hear(Happened::Unbound("the port is taken".into()));
+        world.now += Duration::from_secs(300);
+        assert_eq!(world.next(), "bind");
+        assert_eq!(world.hear(Happened::Bound).next(), "watch");
+        assert_eq!(world.hear(Happened::Unknown).next(), "resync");
+        assert_eq!(world.course.stage(), Stage::Down(UNKNOWN));
+        let (begun, mut asked) = (world.now, Vec::new());
+        while world.now - begun < Duration::from_secs(7200) {
+            match world.next().as_str() {
+                "watch" => drop(world.hear(Happened::Unknown)),
+                "resync" => asked.push((world.now - begun).as_secs()),
+                other => panic!("{other}"),
+            }
+        }
+        assert!((15..25).contains(&asked.len()), "{asked:?}");
+        assert!(asked.windows(2).rev().take(5).all(|pair| (600..640).contains(&(pair[1] - pair[0]))), "{asked:?}");
+        let before = world.now;
+        assert_eq!(world.hear(Happened::Ticket(ticket("b"))).next(), "register b");
+        assert_eq!(world.now, before, "at once");
+        assert_eq!(world.hear(Happened::Registered).next(), "watch");
+        world.hear(Happened::Watching).hear(Happened::Mapped);
+        assert_eq!(world.course.stage(), Stage::Up);
+    }
+
+    #[test]
+    fn whoever_has_another_ticket_or_is_not_unknown_asks_for_no_snapshot() {
+        let mut world = World::new();
+        world.next();
+        assert_eq!(world.hear(Happened::Bound).next(), "watch");
+        world.hear(Happened::Ticket(ticket("a"))).hear(Happened::Unknown);
+        assert_eq!(world.next(), "register a");
+        world.hear(Happened::Unregistered("the network is full".into()));
+        assert_eq!(world.next(), "watch");
+        assert_eq!(world.hear(Happened::Unwatched("no peer maps".into())).next(), "watch");
+        assert_eq!(world.course.stage(), Stage::Down("no peer maps"));
+    }
+
+    #[test]
+    fn why_management_refused_us_is_what_is_said() {
+        let mut world = World::new();
+        world.next();
+        world.hear(Happened::Bound).hear(Happened::Ticket(ticket("a")));
+        assert_eq!(world.next(), "register a");
+        assert_eq!(world.hear(Happened::Unregistered("the network is full".into())).next(), "watch");
+        assert_eq!(world.hear(Happened::Unknown).next(), "resync");
+        assert_eq!(world.course.stage(), Stage::Down("the network is full"));
+    }
+
+    #[test]
     fn what_is_in_force_stays_when_the_stream_ends() {
         let mut world = World::up();
         world.hear(Happened::Forgotten);
@@ -359,12 +477,12 @@ mod tests {
     proptest! {
         /// Whatever happens, in whatever order: no busy loop, one call at a time, no ticket twice.
         #[test]
-        fn it_never_spins_and_never_repeats_a_ticket(script in prop::collection::vec((0..3_u8, 0..6_u8, 0..100_u64), 1..200)) {
+        fn it_never_spins_and_never_repeats_a_ticket(script in prop::collection::vec((0..4_u8, 0..6_u8, 0..100_u64), 1..200)) {
             let mut course = Course::new(0.5);
             let mut now = Instant::now();
             let (mut bound, mut watching) = (false, false);
             let mut used = std::collections::BTreeSet::new();
-            let (mut binds, begun) = (0, now);
+            let (mut binds, mut resyncs, begun) = (0, 0, now);
             for (index, (outcome, noise, pause)) in script.into_iter().enumerate() {
                 now += Duration::from_millis(pause * 20);
                 match noise {
@@ -390,14 +508,35 @@ mod tests {
                     }
                     Step::Register(ticket) => {
                         prop_assert!(bound && !watching);
-                        prop_assert!(used.insert(ticket.service));
+                        prop_assert!(!used.contains(&ticket.service));
                         prop_assert!(matches!(course.next(now), Step::Wait(None)), "one call at a time");
-                        course.hear(if outcome > 0 { Happened::Registered } else { Happened::Unregistered(failed()) }, now);
+                        if outcome < 3 {
+                            used.insert(ticket.service);
+                        }
+                        course.hear(
+                            match outcome {
+                                0 => Happened::Unregistered(failed()),
+                                3 => Happened::Unanswered(failed()),
+                                _ => Happened::Registered,
+                            },
+                            now,
+                        );
                     }
                     Step::Watch => {
                         prop_assert!(bound && !watching);
-                        watching = outcome > 0;
-                        course.hear(if watching { Happened::Watching } else { Happened::Unwatched(failed()) }, now);
+                        watching = outcome == 1;
+                        course.hear(
+                            match outcome {
+                                0 => Happened::Unwatched(failed()),
+                                1 => Happened::Watching,
+                                _ => Happened::Unknown,
+                            },
+                            now,
+                        );
+                    }
+                    Step::Resync => {
+                        prop_assert!(bound && !watching);
+                        resyncs += 1;
                     }
                     Step::Wait(until) => prop_assert!(until.is_none_or(|at| at > now && at <= now + LONGEST)),
                 }
@@ -408,6 +547,7 @@ mod tests {
             }
             let elapsed = now.duration_since(begun).as_millis();
             prop_assert!(u128::from(binds as u32) <= elapsed / 400 + 1, "{binds} binds in {elapsed} ms");
+            prop_assert!(u128::from(resyncs as u32) <= elapsed / 400 + 1, "{resyncs} resyncs in {elapsed} ms");
         }
     }
 }

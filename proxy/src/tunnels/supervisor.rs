@@ -1,16 +1,19 @@
 //! One account's tunnel: the task that does what the [`Course`] says.
 
+use std::collections::{BTreeSet, HashMap};
 use std::future::pending;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use postern_auth::Gate;
 use postern_model::{
-    AccountId, BoxFuture, CreateProxyPeer, InboundListener, Management, ManagementError, PeerMap, PeerMaps, PublicKey,
+    AccountId, BoxFuture, CreateProxyPeer, Generation, InboundListener, Management, ManagementError, MappedPeer,
+    PeerMap, PeerMaps, PublicKey,
 };
-use postern_tunnel::{Identity, IdentityError, Tunnel};
-use tokio::sync::{mpsc, oneshot, watch};
+use postern_tunnel::{Folder, Identity, IdentityError, Tunnel};
+use tokio::sync::{OnceCell, mpsc, oneshot, watch};
 use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +21,7 @@ use super::course::{Course, Happened, Stage, Step};
 use super::ticket::Ticket;
 use crate::config::TunnelConfig;
 use crate::directory::Standing;
+use crate::live::Revocation;
 use crate::metrics::Metrics;
 use crate::orders::{Listeners, Load, Workers};
 
@@ -28,6 +32,18 @@ pub(crate) struct Parts {
     pub(crate) gate: Arc<Gate>,
     pub(crate) workers: Workers,
     pub(crate) metrics: Arc<Metrics>,
+    /// Of the keys; ours alone from the first tunnel on.
+    pub(crate) folder: OnceCell<Arc<Folder>>,
+}
+
+impl Parts {
+    async fn folder(&self) -> Result<Arc<Folder>, String> {
+        let open = || async {
+            let path = self.config.data_dir.clone();
+            on_disk(move || Folder::open(&path)).await.map(Arc::new)
+        };
+        self.folder.get_or_try_init(open).await.cloned()
+    }
 }
 
 /// Opens one tunnel, keeps it open, and closes it.
@@ -88,6 +104,7 @@ impl Supervisor {
         if let Some(Bound { tunnel, ended, .. }) = self.bound.take() {
             tunnel.close();
             let _in_vain = timeout(FAREWELL, ended).await;
+            self.revoke_all();
         }
         self.parts.gate.evict_account(&self.account);
     }
@@ -105,6 +122,11 @@ impl Supervisor {
                 }),
                 Step::Register(ticket) => self.register(ticket),
                 Step::Watch => self.watch(),
+                Step::Resync => {
+                    tracing::info!(account = %self.account, "asking for new one-time tokens");
+                    self.parts.management.resync();
+                    None
+                }
                 Step::Wait(until) => match self.word(until).await {
                     Word::Ticket(ticket) => Some(Happened::Ticket(ticket)),
                     Word::Answered(answered) => Some(self.answered(answered)),
@@ -115,6 +137,7 @@ impl Supervisor {
                     }
                     Word::Died(reason) => {
                         self.bound = None;
+                        self.revoke_all();
                         Some(Happened::Died(reason))
                     }
                     Word::Time => None,
@@ -164,7 +187,7 @@ impl Supervisor {
 
     /// Reads who we are, binds, and hands the driver to the account's home worker.
     async fn bind(&mut self) -> Result<(), String> {
-        let (key, port) = self.on_disk(|identity| Ok((identity.key(), identity.port()))).await?;
+        let (key, port) = self.identity(|identity| Ok((identity.key(), identity.port()))).await?;
         let TunnelConfig { mut listen, inbound, .. } = self.parts.config;
         if listen.port() == 0 {
             // The port that was free the first time, as peers know it.
@@ -183,7 +206,7 @@ impl Supervisor {
             let addresses = identity.addresses().to_vec();
             identity.keep(port, &addresses)
         };
-        self.on_disk(keep).await?;
+        self.identity(keep).await?;
         if let Some(map) = &self.map {
             set_map(&self.account, &tunnel, map);
         }
@@ -195,14 +218,16 @@ impl Supervisor {
     }
 
     /// Does something with our identity in this tunnel, which is made if there is none.
-    fn on_disk<T, W>(&self, work: W) -> impl Future<Output = Result<T, String>> + use<T, W>
+    fn identity<T, W>(&self, work: W) -> impl Future<Output = Result<T, String>> + use<T, W>
     where
         T: Send + 'static,
         W: FnOnce(Identity) -> Result<T, IdentityError> + Send + 'static,
     {
-        let (folder, account) = (self.parts.config.data_dir.clone(), self.account.clone());
-        let done = tokio::task::spawn_blocking(move || Identity::load(&folder, &account).and_then(work));
-        async move { done.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string()) }
+        let (parts, account) = (Arc::clone(&self.parts), self.account.clone());
+        async move {
+            let folder = parts.folder().await?;
+            on_disk(move || Identity::load(&folder, &account).and_then(work)).await
+        }
     }
 
     fn register(&mut self, ticket: Ticket) -> Option<Happened> {
@@ -238,7 +263,12 @@ impl Supervisor {
             Answered::Registered(Ok(())) => Happened::Registered,
             Answered::Registered(Err(error)) => {
                 tracing::warn!(account = %self.account, %error, "management does not make this proxy a peer");
-                Happened::Unregistered(error.to_string())
+                match error {
+                    ManagementError::Refused(_) | ManagementError::Unknown(_) => {
+                        Happened::Unregistered(error.to_string())
+                    }
+                    ManagementError::Unavailable(_) => Happened::Unanswered(error.to_string()),
+                }
             }
             Answered::Maps(Ok(maps)) => {
                 self.maps = Some(maps);
@@ -246,30 +276,52 @@ impl Supervisor {
             }
             Answered::Maps(Err(error)) => {
                 tracing::warn!(account = %self.account, %error, "there is no stream of peer maps");
-                Happened::Unwatched(error.to_string())
+                match error {
+                    ManagementError::Unknown(_) => Happened::Unknown,
+                    ManagementError::Refused(_) | ManagementError::Unavailable(_) => {
+                        Happened::Unwatched(error.to_string())
+                    }
+                }
             }
         }
     }
 
-    /// Puts a map in force: first the flows of those who are gone end, then what was learned about them is forgotten.
+    /// Puts a map in force: first the flows of those who are gone end, then what was learned about them is forgotten, then
+    /// what they had begun ends.
     async fn take_map(&mut self, map: PeerMap) -> Happened {
         if let Some(Bound { tunnel, .. }) = &self.bound {
             set_map(&self.account, tunnel, &map);
         }
-        for key in changed(self.map.as_ref(), &map) {
-            self.parts.gate.evict(&self.account, key);
+        let gone = changed(self.map.as_ref(), &map);
+        for (key, _) in &gone {
+            self.parts.gate.evict(&self.account, *key);
         }
+        self.revoke(gone);
         let moved = self.map.as_ref().is_none_or(|earlier| earlier.addresses != map.addresses);
         let addresses = map.addresses.clone();
         self.map = Some(map);
         if let Some(Bound { tunnel, .. }) = self.bound.as_ref().filter(|_| moved) {
             let port = tunnel.port();
-            let kept = self.on_disk(move |mut identity| identity.keep(port, &addresses)).await;
+            let kept = self.identity(move |mut identity| identity.keep(port, &addresses)).await;
             if let Err(error) = kept {
                 tracing::warn!(account = %self.account, error, "the tunnel's addresses are not kept");
             }
         }
         Happened::Mapped
+    }
+
+    /// Ends what these have begun.
+    fn revoke(&self, gone: BTreeSet<(PublicKey, Generation)>) {
+        if !gone.is_empty() {
+            let account = self.account.clone();
+            self.parts.workers.revoke(&Arc::from([Revocation::Peers { account, gone }]));
+        }
+    }
+
+    /// The tunnel has ended, and with it all that came through it.
+    fn revoke_all(&self) {
+        let peers = self.map.iter().flat_map(|map| &map.peers);
+        self.revoke(peers.map(|peer| (peer.key, peer.generation)).collect());
     }
 
     /// Tells whoever dials and whoever reports, if it is something else than before.
@@ -313,6 +365,17 @@ fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+/// Does what blocks on the disk elsewhere.
+async fn on_disk<T, E, W>(work: W) -> Result<T, String>
+where
+    T: Send + 'static,
+    E: ToString + Send + 'static,
+    W: FnOnce() -> Result<T, E> + Send + 'static,
+{
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+}
+
 fn listen_on(tunnel: &Tunnel) -> Result<Listeners, String> {
     let on = |port| tunnel.listen(port).map_err(|error| format!("cannot listen on port {port} of the tunnel: {error}"));
     Ok(Listeners { https: on(HTTPS)?, http: on(HTTP)? })
@@ -324,9 +387,51 @@ fn set_map(account: &AccountId, tunnel: &Tunnel, map: &PeerMap) {
     }
 }
 
-/// Whoever is gone, or is somebody else, since `before`.
-fn changed(before: Option<&PeerMap>, now: &PeerMap) -> Vec<PublicKey> {
-    let same = |key, generation| now.peers.iter().any(|peer| peer.key == key && peer.generation == generation);
-    let peers = before.into_iter().flat_map(|map| &map.peers);
-    peers.filter(|peer| !same(peer.key, peer.generation)).map(|peer| peer.key).collect()
+/// Whoever is gone, or stands for something else, since `before`. Other allowed IPs are something else for the netstack too.
+fn changed(before: Option<&PeerMap>, now: &PeerMap) -> BTreeSet<(PublicKey, Generation)> {
+    let identity = |peer: &MappedPeer| (peer.key, peer.generation);
+    let ranges: HashMap<_, _> = now.peers.iter().map(|peer| (identity(peer), sorted(&peer.allowed_ips))).collect();
+    let stays = |peer: &MappedPeer| ranges.get(&identity(peer)).is_some_and(|now| *now == sorted(&peer.allowed_ips));
+    before.into_iter().flat_map(|map| &map.peers).filter(|peer| !stays(peer)).map(identity).collect()
+}
+
+fn sorted(ranges: &[IpNet]) -> Vec<IpNet> {
+    let mut sorted = ranges.to_vec();
+    sorted.sort_unstable();
+    sorted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_gone_or_something_else_has_changed_and_nobody_else() {
+        let peer = |number, generation, ranges: &[&str]| MappedPeer {
+            name: "a name is nothing".to_owned(),
+            key: PublicKey([number; 32]),
+            generation: Generation(generation),
+            allowed_ips: ranges.iter().map(|range| range.parse().unwrap()).collect(),
+            endpoint: None,
+            keep_alive: None,
+        };
+        let map = |peers| PeerMap { addresses: vec!["100.72.0.1".parse().unwrap()], mtu: 1420, peers };
+        let before = map(vec![
+            peer(1, 1, &["100.72.0.2/32", "fd00::2/128"]),
+            peer(2, 1, &["100.72.0.3/32"]),
+            peer(3, 1, &["100.72.0.4/32"]),
+            peer(4, 1, &["100.72.0.5/32"]),
+        ]);
+        let mut renamed = peer(1, 1, &["fd00::2/128", "100.72.0.2/32"]);
+        renamed.name = "another".to_owned();
+        let after = map(vec![
+            renamed,
+            peer(3, 2, &["100.72.0.4/32"]),
+            peer(4, 1, &["100.72.0.5/32", "10.0.0.1/32"]),
+            peer(5, 1, &["100.72.0.6/32"]),
+        ]);
+        let gone = [2, 3, 4].map(|number| (PublicKey([number; 32]), Generation(1)));
+        assert_eq!(changed(Some(&before), &after), BTreeSet::from(gone));
+        assert!(changed(None, &after).is_empty() && changed(Some(&before), &before).is_empty());
+    }
 }

@@ -18,30 +18,46 @@ pub(crate) struct Ticket {
 
 /// The tickets of one account that nobody has used, the newest last. Every snapshot and every change brings others.
 #[derive(Debug, Default)]
-pub(super) struct Tickets(VecDeque<(Instant, Ticket)>);
+pub(super) struct Tickets {
+    unused: VecDeque<(Instant, Ticket)>,
+    /// The one that was taken last.
+    taken: Option<(Instant, Ticket)>,
+}
 
 impl Tickets {
     pub(super) fn put(&mut self, ticket: Ticket, now: Instant) {
-        if self.0.len() == KEPT {
-            self.0.pop_front();
+        if self.unused.len() == KEPT {
+            self.unused.pop_front();
         }
-        self.0.push_back((now, ticket));
+        self.unused.push_back((now, ticket));
     }
 
     /// The newest, if management still knows it.
     pub(super) fn take(&mut self, now: Instant) -> Option<Ticket> {
-        let (since, ticket) = self.0.pop_back()?;
-        if now.saturating_duration_since(since) < LIFE {
-            return Some(ticket);
+        self.taken = self.unused.pop_back().filter(|(since, _)| lives(*since, now));
+        if self.taken.is_none() {
+            self.unused.clear();
         }
-        self.0.clear();
-        None
+        self.taken.as_ref().map(|(_, ticket)| ticket.clone())
+    }
+
+    /// The one that was taken last was not used. What came meanwhile is newer.
+    pub(super) fn put_back(&mut self) {
+        if let Some(taken) = self.taken.take() {
+            let newer = self.unused.iter().rev().take_while(|(since, _)| *since > taken.0).count();
+            self.unused.insert(self.unused.len() - newer, taken);
+            self.unused.truncate(KEPT);
+        }
     }
 
     /// Whether [`Tickets::take`] would find one.
     pub(super) fn any(&self, now: Instant) -> bool {
-        self.0.back().is_some_and(|(since, _)| now.saturating_duration_since(*since) < LIFE)
+        self.unused.back().is_some_and(|(since, _)| lives(*since, now))
     }
+}
+
+fn lives(since: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(since) < LIFE
 }
 
 /// More than a few tries are never made before others come.

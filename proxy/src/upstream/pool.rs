@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use std::time::Duration;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::UpstreamLimits;
 use crate::error::{Connect, Error, Kind, Result};
@@ -26,8 +26,15 @@ pub(crate) struct Pool {
 }
 
 struct Idle {
-    sender: http1::SendRequest<Upload>,
+    connection: Connection,
     since: Instant,
+}
+
+/// A connection and the task that carries it. Dropping it ends the task in the middle of whatever it waits for: an upstream that
+/// takes nothing more would keep it for ever.
+struct Connection {
+    sender: http1::SendRequest<Upload>,
+    task: AbortOnDropHandle<()>,
 }
 
 impl Pool {
@@ -43,16 +50,13 @@ impl Pool {
     pub(crate) fn take(self: &Rc<Self>, upstream: &Arc<Upstream>, now: Instant) -> Option<Lease> {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.get_mut(&upstream.key)?;
-        let position = kept.iter().rposition(|idle| idle.sender.is_ready())?;
+        let position = kept.iter().rposition(|idle| idle.connection.sender.is_ready())?;
         // Those above it are closed or not yet ready; the order among them does not matter.
         let found = kept.swap_remove(position);
         self.kept.set(self.kept.get() - 1);
-        if kept.is_empty() {
-            idle.remove(&upstream.key);
-        }
         let idle = now.saturating_duration_since(found.since);
         let used = if idle < self.limits.rested { Used::Now } else { Used::Rested };
-        (idle < self.limits.idle_timeout).then(|| self.lease(upstream, found.sender, used))
+        (idle < self.limits.idle_timeout).then(|| self.lease(upstream, found.connection, used))
     }
 
     /// A new connection, reached within `patience`.
@@ -66,13 +70,13 @@ impl Pool {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| Error::with(Kind::UpstreamConnect(Connect::Other), error))?;
-        // Ends with its sender and its last exchange; what ends it early reaches whoever waits for the answer.
-        tokio::task::spawn_local(async move {
+        // What ends it early reaches whoever waits for the answer.
+        let task = AbortOnDropHandle::new(tokio::task::spawn_local(async move {
             if let Err(error) = connection.with_upgrades().await {
                 tracing::trace!(%error, "upstream connection ended");
             }
-        });
-        Ok(self.lease(upstream, sender, Used::Never))
+        }));
+        Ok(self.lease(upstream, Connection { sender, task }, Used::Never))
     }
 
     /// Closes what has been idle for too long.
@@ -80,28 +84,28 @@ impl Pool {
         let now = Instant::now();
         let mut left = 0;
         self.idle.borrow_mut().retain(|_, kept| {
-            kept.retain(|idle| !idle.sender.is_closed() && now - idle.since < self.limits.idle_timeout);
+            kept.retain(|idle| !idle.connection.sender.is_closed() && now - idle.since < self.limits.idle_timeout);
             left += kept.len();
             !kept.is_empty()
         });
         self.kept.set(left);
     }
 
-    fn lease(self: &Rc<Self>, upstream: &Arc<Upstream>, sender: http1::SendRequest<Upload>, used: Used) -> Lease {
-        Lease { pool: Rc::clone(self), upstream: Arc::clone(upstream), sender, used }
+    fn lease(self: &Rc<Self>, upstream: &Arc<Upstream>, connection: Connection, used: Used) -> Lease {
+        Lease { pool: Rc::clone(self), upstream: Arc::clone(upstream), connection, used }
     }
 
-    fn keep(&self, key: &UpstreamKey, sender: http1::SendRequest<Upload>) {
-        if sender.is_closed() || self.kept.get() >= self.limits.max_idle {
+    fn keep(&self, key: &UpstreamKey, connection: Connection) {
+        if connection.sender.is_closed() || self.kept.get() >= self.limits.max_idle {
             return;
         }
         let mut idle = self.idle.borrow_mut();
-        let kept = match idle.entry(key.clone()) {
-            Entry::Occupied(kept) => kept.into_mut(),
-            Entry::Vacant(place) => place.insert(Vec::new()),
+        let kept = match idle.get_mut(key) {
+            Some(kept) => kept,
+            None => idle.entry(key.clone()).or_default(),
         };
         if kept.len() < self.limits.max_idle_per_host {
-            kept.push(Idle { sender, since: Instant::now() });
+            kept.push(Idle { connection, since: Instant::now() });
             self.kept.set(self.kept.get() + 1);
         }
     }
@@ -111,7 +115,7 @@ impl Pool {
 pub(crate) struct Lease {
     pool: Rc<Pool>,
     upstream: Arc<Upstream>,
-    pub(crate) sender: http1::SendRequest<Upload>,
+    connection: Connection,
     pub(crate) used: Used,
 }
 
@@ -127,8 +131,18 @@ pub(crate) enum Used {
 }
 
 impl Lease {
+    /// Where to send a request.
+    pub(crate) fn sender(&mut self) -> &mut http1::SendRequest<Upload> {
+        &mut self.connection.sender
+    }
+
     /// Keeps the connection for the next request. Only right once both messages are complete.
     pub(crate) fn give_back(self) {
-        self.pool.keep(&self.upstream.key, self.sender);
+        self.pool.keep(&self.upstream.key, self.connection);
+    }
+
+    /// Leaves the connection to whoever takes it over from its task once the protocol has changed.
+    pub(crate) fn give_up(self) {
+        drop(self.connection.task.detach());
     }
 }

@@ -287,6 +287,10 @@ struct Window {
     limit: u64,
     /// The next doubling is considered when the peer has come this far.
     review: u64,
+    /// Where the peer was when the application last read.
+    seen: u64,
+    /// It has come far at once, as after the repair of a loss: the application may need several readings to keep up.
+    burst: bool,
     scale: u8,
 }
 
@@ -299,7 +303,7 @@ impl Window {
         let size = FIRST_WINDOW.min(limit);
         let bits = u64::BITS - limit.leading_zeros();
         let scale = bits.saturating_sub(u16::BITS).min(14) as u8;
-        Self { edge: 1 + size, offered: 1, size, limit, review: 1 + size / 2, scale }
+        Self { edge: 1 + size, offered: 1, size, limit, review: 1 + size / 2, seen: 1, burst: false, scale }
     }
 
     fn set_limit(&mut self, limit: usize) {
@@ -309,9 +313,17 @@ impl Window {
 
     /// Moves the edge after the application has read up to `read` and the peer has sent up to `next`.
     fn follow(&mut self, read: u64, next: u64) {
-        if next >= self.review && next - read <= self.size / 4 {
-            self.size = (self.size * 2).min(self.limit);
-            self.review = next + self.size / 2;
+        self.burst |= next - self.seen > self.size / 4;
+        self.seen = next;
+        if next >= self.review {
+            let kept_up = next - read <= self.size / 4;
+            if kept_up {
+                self.size = (self.size * 2).min(self.limit);
+            }
+            if kept_up || !self.burst {
+                self.review = next + self.size / 2;
+                self.burst = false;
+            }
         }
         let edge = read + self.size;
         if edge >= self.edge + (self.size / 4).min(FIRST_WINDOW) {

@@ -1,0 +1,170 @@
+//! Lines of the access log, encoded and looked into without the generated type and its many texts: one is made for each
+//! request, and hardly one is ever read.
+
+use std::io::Write as _;
+use std::net::IpAddr;
+
+use postern_model::AccessLogLine;
+use prost::Message;
+use prost::bytes::Bytes;
+use prost::encoding::{self, DecodeContext, WireType};
+use prost_types::Timestamp;
+
+use crate::management::AccessLog;
+
+/// Room for a usual line.
+const USUAL: usize = 256;
+
+/// Lines on their way to management, each an encoded [`AccessLog`]; they share one piece of memory.
+#[must_use]
+pub fn access_log_to_wire(lines: &[AccessLogLine]) -> Vec<Bytes> {
+    let mut buffer = Vec::with_capacity(lines.len() * USUAL);
+    let mut ends = Vec::with_capacity(lines.len());
+    for line in lines {
+        encode(line, &mut buffer);
+        ends.push(buffer.len());
+    }
+    let (buffer, mut begin) = (Bytes::from(buffer), 0);
+    ends.into_iter().map(|end| buffer.slice(std::mem::replace(&mut begin, end)..end)).collect()
+}
+
+/// A single line, for servers that take them one by one.
+#[must_use]
+pub fn access_log_line_to_wire(line: &AccessLogLine) -> AccessLog {
+    let mut buffer = Vec::with_capacity(USUAL);
+    encode(line, &mut buffer);
+    AccessLog::decode(buffer.as_slice()).expect("what was encoded is an AccessLog")
+}
+
+/// What a server has to know of an encoded line before it keeps it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LineKeys<'a> {
+    /// `log_id`.
+    pub id: &'a [u8],
+    /// `account_id`.
+    pub account: &'a [u8],
+}
+
+/// Looks an encoded [`AccessLog`] through; of a field that comes twice the last counts, as everywhere. `None` for what is
+/// no message.
+#[must_use]
+pub fn access_log_keys(mut line: &[u8]) -> Option<LineKeys<'_>> {
+    let mut keys = LineKeys::default();
+    while !line.is_empty() {
+        let (tag, kind) = encoding::decode_key(&mut line).ok()?;
+        if kind != WireType::LengthDelimited {
+            encoding::skip_field(kind, tag, &mut line, DecodeContext::default()).ok()?;
+            continue;
+        }
+        let length = usize::try_from(encoding::decode_varint(&mut line).ok()?).ok()?;
+        let (text, rest) = line.split_at_checked(length)?;
+        line = rest;
+        match tag {
+            2 => keys.id = text,
+            3 => keys.account = text,
+            _ => {}
+        }
+    }
+    Some(keys)
+}
+
+/// Appends a line, its fields in the order of their numbers.
+fn encode(line: &AccessLogLine, buffer: &mut Vec<u8>) {
+    encoding::message::encode(1, &Timestamp::from(line.timestamp), buffer);
+    short(2, buffer, |buffer| write!(buffer, "{}", line.id).expect("a buffer takes everything"));
+    text(3, line.account.as_ref().map_or("", |account| account.as_str()), buffer);
+    text(4, line.service.as_ref().map_or("", |service| service.as_str()), buffer);
+    text(5, line.host.as_ref().map_or("", |host| host.as_str()), buffer);
+    text(6, &line.path, buffer);
+    number(7, line.duration.as_millis(), buffer);
+    text(8, line.method.as_str(), buffer);
+    number(9, line.status, buffer);
+    short(10, buffer, |buffer| address(line.source, buffer));
+    text(11, line.mechanism.as_str(), buffer);
+    text(12, &line.user_id, buffer);
+    number(13, line.auth_success, buffer);
+    number(14, line.bytes_upload, buffer);
+    number(15, line.bytes_download, buffer);
+    text(16, "http", buffer);
+    text(1000, line.reason, buffer);
+}
+
+fn text(tag: u32, text: &str, buffer: &mut Vec<u8>) {
+    if !text.is_empty() {
+        encoding::encode_key(tag, WireType::LengthDelimited, buffer);
+        encoding::encode_varint(text.len() as u64, buffer);
+        buffer.extend_from_slice(text.as_bytes());
+    }
+}
+
+/// Ids and addresses: their length always fits its one byte, which is written last.
+fn short(tag: u32, buffer: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    encoding::encode_key(tag, WireType::LengthDelimited, buffer);
+    let at = buffer.len();
+    buffer.push(0);
+    write(buffer);
+    let length = buffer.len() - at - 1;
+    buffer[at] = u8::try_from(length).ok().filter(|length| *length < 128).expect("ids and addresses are short");
+}
+
+/// As it is displayed; for IPv4 without the formatter, which takes longer than all the rest of a line.
+fn address(address: IpAddr, buffer: &mut Vec<u8>) {
+    let IpAddr::V4(address) = address else {
+        return write!(buffer, "{address}").expect("a buffer takes everything");
+    };
+    for (place, octet) in address.octets().into_iter().enumerate() {
+        if place > 0 {
+            buffer.push(b'.');
+        }
+        let digits = [octet / 100, octet / 10 % 10, octet % 10].map(|digit| b'0' + digit);
+        buffer.extend_from_slice(&digits[usize::from(octet < 10) + usize::from(octet < 100)..]);
+    }
+}
+
+/// What is above the largest becomes the largest.
+fn number(tag: u32, number: impl TryInto<i64>, buffer: &mut Vec<u8>) {
+    let number = number.try_into().unwrap_or(i64::MAX);
+    if number != 0 {
+        encoding::int64::encode(tag, &number, buffer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Against decoding the whole line.
+        #[test]
+        fn keys_are_those_of_the_decoded_line(
+            log_id in "[a-z]{0,40}", account_id in ".{0,300}", path in ".{0,300}", status in any::<i32>(), at in any::<i64>(),
+        ) {
+            let timestamp = Some(Timestamp { seconds: at, nanos: 1 });
+            let line = AccessLog {
+                timestamp, log_id, account_id, path, response_code: status, ..AccessLog::default()
+            };
+            let mut encoded = line.encode_to_vec();
+            let expected = LineKeys { id: line.log_id.as_bytes(), account: line.account_id.as_bytes() };
+            prop_assert_eq!(access_log_keys(&encoded), Some(expected));
+            let other = AccessLog { account_id: "other".into(), ..AccessLog::default() };
+            encoded.extend(other.encode_to_vec());
+            prop_assert_eq!(access_log_keys(&encoded).map(|keys| keys.account), Some(&b"other"[..]));
+        }
+
+        #[test]
+        fn addresses_are_written_as_displayed(source in any::<IpAddr>()) {
+            let mut buffer = Vec::new();
+            address(source, &mut buffer);
+            prop_assert_eq!(String::from_utf8(buffer), Ok(source.to_string()));
+        }
+
+        #[test]
+        fn what_decodes_has_keys(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            if let Ok(line) = AccessLog::decode(bytes.as_slice()) {
+                let keys = access_log_keys(&bytes).expect("a message");
+                prop_assert_eq!((keys.id, keys.account), (line.log_id.as_bytes(), line.account_id.as_bytes()));
+            }
+        }
+    }
+}
