@@ -66,8 +66,8 @@ impl Outbound {
         })
     }
 
-    /// The head to send for a request whose fields came as `sent`, in HTTP/1 form: the target is a path and query, the host stands in `Host`, a WebSocket is asked
-    /// for with `Upgrade`. Later steps win over earlier ones, so that nothing of ours can be overridden: credentials go,
+    /// The head to send for a request whose fields came as `sent`, in HTTP/1 form: the target is a path and query, the host
+    /// stands in `Host`, a WebSocket is asked for with `Upgrade`. Later steps win over earlier ones, so that nothing of ours can be overridden: credentials go,
     /// custom headers come, then identity, forwarding fields and the session cookie, last the connection's own.
     ///
     /// # Errors

@@ -266,6 +266,7 @@ impl Receiver {
             return Arrival::InOrder;
         }
         self.next = self.pieces.advance(to);
+        self.window.freed = true;
         Arrival::Notable
     }
 }
@@ -287,10 +288,8 @@ struct Window {
     limit: u64,
     /// The next doubling is considered when the peer has come this far.
     review: u64,
-    /// Where the peer was when the application last read.
-    seen: u64,
-    /// It has come far at once, as after the repair of a loss: the application may need several readings to keep up.
-    burst: bool,
+    /// The repair of a loss has set much free at once: the application may need several readings to keep up.
+    freed: bool,
     scale: u8,
 }
 
@@ -303,7 +302,7 @@ impl Window {
         let size = FIRST_WINDOW.min(limit);
         let bits = u64::BITS - limit.leading_zeros();
         let scale = bits.saturating_sub(u16::BITS).min(14) as u8;
-        Self { edge: 1 + size, offered: 1, size, limit, review: 1 + size / 2, seen: 1, burst: false, scale }
+        Self { edge: 1 + size, offered: 1, size, limit, review: 1 + size / 2, freed: false, scale }
     }
 
     fn set_limit(&mut self, limit: usize) {
@@ -313,16 +312,14 @@ impl Window {
 
     /// Moves the edge after the application has read up to `read` and the peer has sent up to `next`.
     fn follow(&mut self, read: u64, next: u64) {
-        self.burst |= next - self.seen > self.size / 4;
-        self.seen = next;
         if next >= self.review {
             let kept_up = next - read <= self.size / 4;
             if kept_up {
                 self.size = (self.size * 2).min(self.limit);
             }
-            if kept_up || !self.burst {
+            if kept_up || !self.freed {
                 self.review = next + self.size / 2;
-                self.burst = false;
+                self.freed = false;
             }
         }
         let edge = read + self.size;
@@ -345,6 +342,7 @@ mod tests {
     #[test]
     fn the_window_doubles_when_what_a_hole_held_back_has_been_read() {
         let mut window = Window::new(1 << 20);
+        window.freed = true;
         // A burst of half a window, read in two steps.
         window.follow(1, FIRST_WINDOW / 2 + 10);
         assert_eq!(window.size, FIRST_WINDOW);
