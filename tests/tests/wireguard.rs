@@ -295,16 +295,27 @@ fn pattern(size: usize) -> Bytes {
 #[tokio::test]
 #[ignore = "run by another test, in a namespace"]
 async fn moves() {
-    let upstream = mirror().await;
+    let whole = pattern(8 << 20);
+    let answer = whole.clone();
+    let upstream = Upstream::answering(move |_| Response::new(full(answer.clone()))).await;
     let world = World::new(&private(&upstream)).await;
     let conf = world.conf("laptop", "eng").await;
     let device = WireGuard::up(&world.machine, &conf.path).await;
-    assert_eq!(world.get(&conf, "https://inside.test/").await.status, 200);
-    // Another port, then another address: as after a change of network.
-    world.machine.sh(&format!("wg set {} listen-port 40404", device.name())).await;
-    assert_eq!(world.get(&conf, "https://inside.test/").await.status, 200);
+    // Another port in the middle of a download, then another address: as after a change of network.
+    let down = world.up.folder.path().join("down");
+    let arguments = format!("-m 60 --limit-rate 4M -o {} https://inside.test/", down.display());
+    let downloading = world.curl(&conf, &arguments);
+    let moving = async {
+        let begun = || async { (std::fs::metadata(&down).ok()?.len() > 1 << 20).then_some(()) };
+        eventually("the download to be under way", begun).await;
+        world.machine.sh(&format!("wg set {} listen-port 40404", device.name())).await;
+    };
+    let (answer, ()) = tokio::join!(downloading, moving);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(std::fs::read(&down).expect("it came") == whole, "every byte came, in order");
     world.machine.sh("ip addr del 10.77.1.2/24 dev far && ip addr add 10.77.1.9/24 dev far").await;
-    let moved = || async { (world.get(&conf, "https://inside.test/").await.status == 200).then_some(()) };
+    let small = "-m 10 -o /dev/null https://inside.test/";
+    let moved = || async { (world.curl(&conf, small).await.status == 200).then_some(()) };
     eventually("the peer at its new address", moved).await;
 }
 
