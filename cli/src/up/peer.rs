@@ -1,17 +1,16 @@
 //! The tunnel, and the peer that comes with the demo.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use postern_connector::conf;
+use postern_management_server as management_server;
 use postern_management_server::admin::{AddPeer, AdminError, Client};
-use postern_management_server::{self as management_server};
 use postern_model::PublicKey;
 use tokio::time::timeout;
 
-use super::ready::private;
+use super::ready::write_private;
 use super::services::{DEMO_GROUP, DEMO_USER, OWN_ID, Published};
 use crate::failure::Failure;
 
@@ -64,7 +63,7 @@ async fn demo_peer(server: &management_server::Running) -> Result<PathBuf, Failu
         ..AddPeer::default()
     };
     let made = client.add_peer(&peer).await.map_err(failed)?;
-    write(&file, &made.conf).map_err(|error| {
+    write_private(&file, &made.conf).map_err(|error| {
         Failure::running(format!(
             "cannot write {}: {error}; give --data-dir a folder this user may write to",
             file.display()
@@ -91,15 +90,6 @@ fn ours(text: &str) -> Vec<&str> {
     lines
         .filter(|line| !line.starts_with("PrivateKey") && !line.starts_with("# The device has the private key"))
         .collect()
-}
-
-/// Whole or not at all, and for this user alone.
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
-    let mut file = private(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(temporary, path)
 }
 
 #[cfg(test)]

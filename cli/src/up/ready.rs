@@ -56,24 +56,21 @@ impl Ready {
 
     /// Writes the JSON so that whoever sees the file sees all of it; it holds a password, so only for this user.
     pub(crate) fn write(&self, path: &Path) -> Result<(), Failure> {
-        let write = || -> io::Result<()> {
-            let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
-            let mut file = private(&temporary)?;
-            writeln!(file, "{}", self.json())?;
-            file.sync_all()?;
-            fs::rename(temporary, path)
-        };
-        write().map_err(|error| {
+        write_private(path, &(self.json() + "\n")).map_err(|error| {
             let path = path.display();
             Failure::running(format!("cannot write {path}: {error}; give --ready-file a path this user may write to"))
         })
     }
 }
 
-/// A file for this user alone.
-pub(super) fn private(path: &Path) -> io::Result<File> {
+/// Writes a file for this user alone, whole or not at all.
+pub(super) fn write_private(path: &Path, text: &str) -> io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
-    File::options().write(true).create(true).truncate(true).mode(0o600).open(path)
+    let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(temporary, path)
 }
 
 fn exposed<S: Serializer>(password: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {
