@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use postern_model::Secret;
+use postern_model::{AccountId, Secret};
 use postern_proto::management::proxy_service_client::ProxyServiceClient;
 use postern_proto::management::{
     ProxyMapping, SyncMappingsAck, SyncMappingsInit, SyncMappingsRequest, SyncMappingsResponse,
@@ -31,6 +31,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
 use crate::desired::Desired;
+use crate::store::{Store, StoredToken};
+use crate::token::ProxyToken;
 use crate::{Config, Running, Source, start};
 
 /// Longer than anything here takes; only a failure waits for it.
@@ -199,4 +201,21 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut check: impl 
         }
     });
     waited.await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+/// A folder whose store knows a token of the account `other`, and that token.
+async fn with_foreign_token() -> (TempDir, ProxyToken) {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let token = ProxyToken::random();
+    let store = Store::open(folder.path()).await.expect("opens");
+    let foreign = StoredToken {
+        name: "foreign".into(),
+        account: AccountId::parse("other").expect("id"),
+        hash: token.hash(),
+        created: 0,
+        last_used: None,
+    };
+    assert!(store.add_token(&foreign).await.expect("adds"));
+    store.close().await;
+    (folder, token)
 }

@@ -2,7 +2,6 @@ use std::collections::HashSet;
 use std::fmt::Write;
 
 use futures_util::FutureExt;
-use postern_model::AccountId;
 use postern_proto::management::{
     CheckLlmPolicyLimitsRequest, GetMappingUpdateRequest, GetOidcurlRequest, ProxyMappingUpdateType as Kind,
     RecordLlmUsageRequest, SendStatusUpdateRequest, SyncMappingsAck, SyncMappingsRequest, ValidateSessionRequest,
@@ -11,7 +10,6 @@ use postern_proto::management::{
 use tonic::Code;
 
 use super::*;
-use crate::store::{Store, StoredToken};
 use crate::token::ProxyToken;
 
 #[tokio::test]
@@ -161,18 +159,7 @@ async fn without_a_valid_token_there_is_nothing() {
 
 #[tokio::test]
 async fn a_token_sees_its_own_account_only() {
-    let folder = tempfile::tempdir().expect("tempdir");
-    let token = ProxyToken::random();
-    let store = Store::open(folder.path()).await.expect("opens");
-    let foreign = StoredToken {
-        name: "foreign".into(),
-        account: AccountId::parse("other").expect("id"),
-        hash: token.hash(),
-        created: 0,
-        last_used: None,
-    };
-    assert!(store.add_token(&foreign).await.expect("adds"));
-    store.close().await;
+    let (folder, token) = with_foreign_token().await;
     let world = World::on(folder, &open("a", "http://x:1")).await;
     let mut own = world.connect().await.sync("p").await.expect("opens");
     assert_eq!(own.snapshot().await.len(), 1);

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use postern_auth::session;
-use postern_model::{AccountId, Change, Mapping, PublicKey, TunnelVerdict};
+use postern_model::{Change, Mapping, PublicKey, TunnelVerdict};
 use postern_proto::convert::{batch, tunnel_verdict_from_wire};
 use postern_proto::management::{
     CreateProxyPeerRequest, CreateProxyPeerResponse, ProxyCapabilities, ProxyMappingUpdateType as Kind, ProxyStatus,
@@ -16,8 +16,6 @@ use tonic::Code;
 use super::*;
 use crate::admin::{AddPeer, PeerChanges, Update};
 use crate::clock::unix_now;
-use crate::store::{Store, StoredToken};
-use crate::token::ProxyToken;
 
 const INSIDE: &str = "[service.inside]\nhost = 'inside.example'\nupstream = 'http://x:1'\n";
 const PROXY: PublicKey = PublicKey([7; 32]);
@@ -233,18 +231,7 @@ async fn a_proxy_finds_its_address_again() {
 
 #[tokio::test]
 async fn peer_maps_are_for_the_proxies_that_registered() {
-    let folder = tempfile::tempdir().expect("tempdir");
-    let token = ProxyToken::random();
-    let store = Store::open(folder.path()).await.expect("opens");
-    let foreign = StoredToken {
-        name: "foreign".into(),
-        account: AccountId::parse("other").expect("id"),
-        hash: token.hash(),
-        created: 0,
-        last_used: None,
-    };
-    assert!(store.add_token(&foreign).await.expect("adds"));
-    store.close().await;
+    let (folder, token) = with_foreign_token().await;
     let world = World::on(folder, &inside("'eng'")).await;
     let token_name = world.admin().add_token("edge").await.expect("adds").token;
     let calls = world.connect_with(&token_name).await;
