@@ -75,8 +75,9 @@ impl Security {
                 let ca = LocalCa::load_or_create(data_dir)?;
                 let mut names = names.clone();
                 names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
-                if !address.ip().is_unspecified() && !address.ip().is_loopback() {
-                    names.push(address.ip().to_string());
+                let own = address.ip().to_string();
+                if !address.ip().is_unspecified() && !names.contains(&own) {
+                    names.push(own);
                 }
                 let config = issue(&ca, &names)?;
                 let current = Mutex::new((Instant::now(), config));

@@ -16,6 +16,8 @@ pub mod tun;
 pub mod upstream;
 
 use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -45,4 +47,19 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut probe:
 /// When it runs out, naming `what` was waited for.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited {PATIENCE:?} for {what}"))
+}
+
+/// An address that stays free while nobody listens on it, for a server that comes back where it was. A port of 127.0.0.1
+/// that was free a moment ago may be anybody's by then; this loopback address is the process's own, and its ports lie
+/// below those that the system gives away.
+///
+/// # Panics
+/// When a process asks for thousands of them.
+pub fn lasting_addr() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    // Linux keeps process ids below 2^22: they fill what is left of 127.64.0.0/10.
+    let host = Ipv4Addr::from_bits(Ipv4Addr::new(127, 64, 0, 0).to_bits() | (std::process::id() & 0x003f_ffff));
+    let port = NEXT.fetch_add(1, Ordering::Relaxed);
+    assert!(port < 30_000, "one process has no use for so many addresses");
+    (host, port).into()
 }

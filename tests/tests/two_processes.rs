@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use postern_tests::client::Client;
-use postern_tests::eventually;
 use postern_tests::process::{Postern, run};
 use postern_tests::upstream::Upstream;
+use postern_tests::{eventually, lasting_addr};
 
 struct Management {
     folder: tempfile::TempDir,
@@ -16,7 +16,7 @@ struct Management {
 impl Management {
     async fn start(configuration: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let listen = format!("127.0.0.1:{}", free_port());
+        let listen = lasting_addr().to_string();
         std::fs::write(folder.path().join("postern.toml"), configuration).expect("writable");
         let process = Self::process(folder.path(), &listen);
         process.printed(&listen).await;
@@ -55,11 +55,6 @@ fn data(folder: &Path) -> String {
     folder.join("data").into_os_string().into_string().expect("UTF-8")
 }
 
-/// A port that was free a moment ago; `--listen` needs one that outlives a restart.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("loopback has free ports").port()
-}
-
 struct Proxy {
     process: Postern,
     client: Client,
@@ -70,7 +65,7 @@ struct Proxy {
 async fn proxy(management: &Management, token: &str) -> Proxy {
     let certs = tempfile::tempdir().expect("a folder");
     certificate(certs.path());
-    let (addr, health) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
+    let (addr, health) = (lasting_addr(), lasting_addr().to_string());
     let mgmt = format!("https://{}", management.listen);
     let ca = management.ca().await;
     let cert_dir = certs.path().to_str().expect("UTF-8").to_owned();
@@ -82,7 +77,7 @@ async fn proxy(management: &Management, token: &str) -> Proxy {
         "--mgmt-ca",
         &ca,
         "-addr",
-        &addr,
+        &addr.to_string(),
         "--domain",
         "proxy.test",
         "--cert-dir",
@@ -91,7 +86,7 @@ async fn proxy(management: &Management, token: &str) -> Proxy {
         &health,
     ];
     let process = Postern::start(&arguments, &[("NB_PROXY_TOKEN", token)]);
-    let client = Client::new(addr.parse().expect("an address"), &certs.path().join("ca.pem"));
+    let client = Client::new(addr, &certs.path().join("ca.pem"));
     Proxy { process, client, health, _certs: certs }
 }
 
@@ -101,7 +96,7 @@ fn certificate(folder: &Path) {
 }
 
 async fn serves(proxy: &Proxy, host: &str, text: &str) {
-    eventually(&format!("{host} to answer {text}: {}", proxy.process.output()), || async {
+    eventually(&format!("{host} to answer {text}"), || async {
         proxy.client.tls(host).await.ok()?;
         (proxy.client.get(host, "/").await.text() == text).then_some(())
     })
