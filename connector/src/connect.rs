@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postern_model::{AccountId, Generation, HostName, MappedPeer, PeerMap};
-use postern_tunnel::{BindError, Config, ConnectError, Limits, Misfit, Tunnel};
+use postern_tunnel::{BindError, Config, ConnectError, Limits, Misfit, Stream, Tunnel};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -236,7 +236,7 @@ impl Entry {
         match self.dial(&destination).await {
             Ok(stream) => {
                 if socks::reply(&mut client, Reply::Succeeded).await.is_ok() {
-                    relay(client, stream).await;
+                    relay(client, stream, Stream::abort).await;
                 }
             }
             Err(refusal) => {
@@ -247,7 +247,7 @@ impl Entry {
     }
 
     /// Tries the addresses of a name in order.
-    async fn dial(&self, destination: &Destination) -> Result<postern_tunnel::Stream, Refusal> {
+    async fn dial(&self, destination: &Destination) -> Result<Stream, Refusal> {
         let (addresses, port) = match destination {
             Destination::Address(address) => (vec![address.ip()], address.port()),
             Destination::Name(name, port) => {

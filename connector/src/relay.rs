@@ -6,12 +6,17 @@ use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::TcpStream;
 
 /// Copies both ways until both ends have ended or one breaks. An end of one direction is passed on and the other goes on: who
-/// vanishes without a word is noticed by the keep-alive of either side. What breaks off in the tunnel is reset towards the
-/// client too: with an end in order, what came so far would look whole.
-pub(crate) async fn relay(mut client: TcpStream, mut tunnel: impl AsyncRead + AsyncWrite + Unpin) {
+/// vanishes without a word is noticed by the keep-alive of either side. What breaks off at one end is reset at both, in the
+/// tunnel by `abort`: with an end in order, what came so far would look whole.
+pub(crate) async fn relay<T: AsyncRead + AsyncWrite + Unpin>(
+    mut client: TcpStream,
+    mut tunnel: T,
+    abort: impl FnOnce(T),
+) {
     if let Err(error) = copy_bidirectional(&mut client, &mut tunnel).await {
         tracing::debug!(%error, "a connection broke");
         let _refused_by_the_system = socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO));
+        abort(tunnel);
     }
 }
 
@@ -57,7 +62,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
-        tokio::spawn(relay(server, end));
+        tokio::spawn(relay(server, end, drop));
         let mut begun = [0; 5];
         client.read_exact(&mut begun).await.unwrap();
         // The client's own end, for the relay to come to one.

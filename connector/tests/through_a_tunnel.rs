@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -210,6 +211,27 @@ async fn a_port_that_is_taken_is_named() {
     let connected = other.connected(DIAL).await;
     let again = start(other.conf("127.0.0.1:9".to_owned()), connected.socks_addr(), DIAL).await.unwrap_err();
     assert!(again.to_string().contains(&format!("{}", connected.socks_addr())), "{again}");
+    connected.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_off_is_a_reset_in_the_tunnel_and_one_that_ends_is_an_end() {
+    let other = Other::new();
+    let mut listener = other.tunnel.listen(90).unwrap();
+    let connected = other.connected(DIAL).await;
+    for breaks in [true, false] {
+        let (answered, mut client) = dial(&connected, "100.72.0.1", 90).await;
+        assert_eq!(answered, SUCCEEDED);
+        let (mut far, _) = within(listener.accept()).await.unwrap();
+        client.write_all(b"half").await.unwrap();
+        within(far.read_exact(&mut [0; 4])).await.unwrap();
+        if breaks {
+            socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        }
+        drop(client);
+        let end = within(far.read(&mut [0; 1])).await.map_err(|error| error.kind());
+        assert_eq!(end, if breaks { Err(ErrorKind::ConnectionReset) } else { Ok(0) });
+    }
     connected.shutdown().await;
 }
 

@@ -247,6 +247,13 @@ impl Netstack {
         self.stack.close(stream, now);
     }
 
+    /// Resets a connection: the peer is told that it broke off, and what was written and not yet sent is gone. The handle stays
+    /// to be [closed](Self::close).
+    pub fn abort(&mut self, stream: StreamId, now: Instant) {
+        self.advance(now);
+        self.stack.abort(stream, now);
+    }
+
     /// Resets every connection. [`poll_transmit`](Self::poll_transmit) tells the peers, as far as there are sessions.
     pub fn close_all(&mut self, now: Instant) {
         self.advance(now);

@@ -138,6 +138,13 @@ impl Stack {
         self.settle(index, now);
     }
 
+    pub(crate) fn abort(&mut self, id: StreamId, now: Instant) {
+        let Ok((index, slot)) = self.held(id) else { return };
+        slot.flow.abort();
+        self.touch(index);
+        self.settle(index, now);
+    }
+
     /// What the application has to hear next.
     pub(crate) fn next_event(&mut self) -> Option<Event> {
         while let Some(event) = self.events.pop_front() {

@@ -43,6 +43,13 @@ impl Stream {
         self.peer
     }
 
+    /// Breaks the connection off: the other end sees a reset instead of an end, so that it does not take what came so far for
+    /// all of it.
+    pub fn abort(self) {
+        // Without a tunnel there is nothing left to break.
+        let _ = self.owner.shared.act(|core| core.netstack.abort(self.id, Instant::now()));
+    }
+
     /// Waits until the other end has accepted.
     pub(crate) fn poll_connected(&self, cx: &Context<'_>) -> Poll<Result<(), Failed>> {
         let polled = self.owner.shared.poll(|core| {

@@ -152,6 +152,25 @@ async fn a_drop_with_unread_bytes_resets() {
 }
 
 #[tokio::test]
+async fn what_is_broken_off_is_a_reset_and_no_end() {
+    let (client, server) = pair();
+    let mut listener = server.tunnel.listen(1).unwrap();
+    for breaks in [true, false] {
+        let mut asking = client.dial(server.at(1)).await;
+        let (mut answering, _) = within(listener.accept()).await.unwrap();
+        answering.write_all(b"half").await.unwrap();
+        within(asking.read_exact(&mut [0; 4])).await.unwrap();
+        if breaks {
+            answering.abort();
+        } else {
+            drop(answering);
+        }
+        let end = within(asking.read(&mut [0; 1])).await.map_err(|error| error.kind());
+        assert_eq!(end, if breaks { Err(ErrorKind::ConnectionReset) } else { Ok(0) });
+    }
+}
+
+#[tokio::test]
 async fn a_reader_that_does_not_read_stops_the_writer() {
     const BUFFER: usize = 256 << 10;
     const TOTAL: usize = 4 << 20;
