@@ -16,7 +16,7 @@ Examples:
   postern up                          try it: three demo services, nothing to configure
   postern up postern.toml             publish your own services; the file is followed as it changes
   postern status                      how the services and proxies stand
-  postern peer add laptop --user you@example.com --groups eng
+  postern peer add laptop --user you@example.com --groups eng --out laptop.conf
                                       a WireGuard configuration for somebody's machine
   postern connect laptop.conf         be that machine without root: a SOCKS5 proxy into the tunnel
   postern management postern.toml     only the management server, for proxies on other machines
@@ -164,7 +164,7 @@ pub(crate) enum Token {
 #[derive(Subcommand)]
 #[command(after_help = "\
 Examples:
-  postern peer add laptop --user you@example.com --groups eng > laptop.conf
+  postern peer add laptop --user you@example.com --groups eng --out laptop.conf
   postern peer add phone --user you@example.com --groups eng --public-key KEY
                                       the private key stays on the phone
   postern peer add office --site 192.168.7.0/24
@@ -233,6 +233,9 @@ pub(crate) struct AddPeer {
     /// Where peers reach this machine by UDP [default: `endpoint` of [tunnel], else loopback]
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) endpoint: Option<String>,
+    /// Write the configuration to this file, which only this user may read, instead of printing it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
     /// A range or an address behind the peer; it is then a site, which nobody is identified by
     #[arg(long, value_name = "CIDR", value_parser = range)]
     pub(crate) site: Vec<IpNet>,

@@ -14,6 +14,7 @@ mod logging;
 mod management;
 mod paths;
 mod peer;
+mod private_file;
 mod process;
 mod proxy;
 mod shell;

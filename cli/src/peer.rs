@@ -1,6 +1,7 @@
 //! `postern peer`: the WireGuard peers of the postern that runs on a data folder.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use postern_management_server::admin::{AddPeer, AdminError, NewPeer, PeerChanges, PeerState, PeerStatus, Update};
@@ -9,6 +10,7 @@ use crate::admin::{ago, client, paint, print, refused, table};
 use crate::args;
 use crate::failure::Failure;
 use crate::logging::colours;
+use crate::private_file::NewFile;
 use crate::proxy::Environment;
 
 const DAY: i64 = 86_400;
@@ -16,21 +18,7 @@ const DAY: i64 = 86_400;
 /// Makes, lists, shows, changes or removes peers.
 pub(crate) async fn run(command: &args::Peer, environment: &Environment) -> Result<(), Failure> {
     match command {
-        args::Peer::Add(args) => {
-            let asked = AddPeer {
-                name: args.name.clone(),
-                user: args.user.clone(),
-                groups: named(&args.groups),
-                public_key: args.public_key.clone(),
-                endpoint: args.endpoint.clone(),
-                site: args.site.clone(),
-                expires: args.expires.map(days_from_now),
-            };
-            let made = client(&args.data, environment)?.add_peer(&asked).await.map_err(|error| refused(&error))?;
-            // Alone on the output, so that `> laptop.conf` holds nothing else.
-            print(&made.conf);
-            warn(&made.warnings);
-        }
+        args::Peer::Add(args) => add(args, environment).await?,
         args::Peer::List { json, data } => {
             let peers = client(data, environment)?.peers().await.map_err(|error| refused(&error))?;
             print(&if *json { line(&peers) } else { listed(&peers, environment) });
@@ -58,6 +46,45 @@ pub(crate) async fn run(command: &args::Peer, environment: &Environment) -> Resu
         }
     }
     Ok(())
+}
+
+async fn add(args: &args::AddPeer, environment: &Environment) -> Result<(), Failure> {
+    let asked = AddPeer {
+        name: args.name.clone(),
+        user: args.user.clone(),
+        groups: named(&args.groups),
+        public_key: args.public_key.clone(),
+        endpoint: args.endpoint.clone(),
+        site: args.site.clone(),
+        expires: args.expires.map(days_from_now),
+    };
+    // Before there is a peer, because its private key is told once.
+    let out = args.out.as_deref().map(|path| Ok((path, new_file(path)?))).transpose()?;
+    let made = client(&args.data, environment)?.add_peer(&asked).await.map_err(|error| refused(&error))?;
+    match out {
+        Some((path, file)) => file.write(&made.conf).map_err(|error| unwritten(path, &args.name, &error))?,
+        // Alone on the output, so that a pipe carries nothing else.
+        None => print(&made.conf),
+    }
+    warn(&made.warnings);
+    Ok(())
+}
+
+fn new_file(path: &Path) -> Result<NewFile, Failure> {
+    let name = path.display();
+    NewFile::create(path).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            Failure::configuration(format!("{name} is there already; give --out another path, or remove it first"))
+        }
+        _ => Failure::running(format!("cannot write {name}: {error}; give --out a path this user may write to")),
+    })
+}
+
+fn unwritten(path: &Path, name: &str, error: &io::Error) -> Failure {
+    Failure::running(format!(
+        "cannot write {}: {error}; remove the peer, whose key is lost, with `postern peer remove {name}`, and add it again",
+        path.display()
+    ))
 }
 
 async fn remove(

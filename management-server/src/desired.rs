@@ -113,8 +113,17 @@ pub struct TunnelSettings {
     pub mtu: Option<u16>,
     /// `endpoint`: where peers reach the proxy of this process.
     pub endpoint: Option<Endpoint>,
-    /// `port`: the UDP port that the proxy of this process listens on.
+    /// `port`: the UDP port that the proxy of this process listens on, where it is not the endpoint's.
     pub port: Option<u16>,
+}
+
+impl TunnelSettings {
+    /// The UDP port that the proxy of this process listens on, for every machine. Where nobody wrote one, it takes a free
+    /// one on 127.0.0.1: no other machine is meant to come.
+    #[must_use]
+    pub fn listen_port(&self) -> Option<u16> {
+        self.port.or_else(|| self.endpoint.as_ref().map(Endpoint::port))
+    }
 }
 
 /// A certificate and its key, as files.

@@ -6,12 +6,29 @@ use postern_model::HostName;
 
 /// Where a UDP port is reached: a name or an address, and a port. An IPv6 address stands in brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint(String);
+pub struct Endpoint {
+    host: String,
+    port: u16,
+}
 
 /// A text that is no endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a name or an address with a port, such as \"vpn.example.com:51820\" or \"[2001:db8::1]:51820\"")]
 pub struct InvalidEndpoint;
+
+impl Endpoint {
+    /// The name or the address.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
 
 impl FromStr for Endpoint {
     type Err = InvalidEndpoint;
@@ -25,13 +42,13 @@ impl FromStr for Endpoint {
             Some(inside) => inside.parse::<Ipv6Addr>().is_ok(),
             None => host.parse::<Ipv4Addr>().is_ok() || HostName::parse(host).is_ok(),
         };
-        if is_host { Ok(Self(format!("{host}:{port}"))) } else { Err(InvalidEndpoint) }
+        if is_host { Ok(Self { host: host.to_owned(), port }) } else { Err(InvalidEndpoint) }
     }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        write!(f, "{}:{}", self.host, self.port)
     }
 }
 

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -6,17 +7,17 @@ use postern_model::{AccountId, HostName, PublicKey, Secret};
 use crate::absence::Absence;
 use crate::catalog::Published;
 use crate::clock::unix_now;
-use crate::desired::Endpoint;
+use crate::desired::{Endpoint, TunnelSettings};
 use crate::hub::Hub;
 use crate::keypair;
 use crate::peer::{Device, Peer, Proxy};
 use crate::peer_error::PeerError;
 use crate::peer_reports::{AddPeer, NewPeer, PeerChanges, PeerState, PeerStatus, TunnelProxy, TunnelStatus};
+use crate::peer_warnings::{opens_nothing, unsaid};
 use crate::peers::Peers;
 use crate::roster::{NewDevice, Roster};
 use crate::statuses::Statuses;
 use crate::wg_quick::{self, Conf, ProxySection};
-use crate::words;
 
 /// What people do with the peers of one account: add, look at, change, remove.
 #[derive(Clone, Debug)]
@@ -25,8 +26,8 @@ pub(crate) struct Enrolment {
     pub(crate) peers: Arc<Peers>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) statuses: Arc<Statuses>,
-    /// `[tunnel] endpoint`.
-    pub(crate) endpoint: Option<Endpoint>,
+    /// `[tunnel]`, as the process was started with it.
+    pub(crate) tunnel: TunnelSettings,
 }
 
 impl Enrolment {
@@ -177,10 +178,27 @@ impl Enrolment {
             expires: device.expires,
             created: device.created,
             state,
-            sentence: state.sentence(name, device.user()),
+            sentence: state.sentence(name, device.user()).or_else(|| self.lost(name, number, peer.key)),
             opens: self.opened(device).collect(),
-            warnings: unsaid(device),
+            warnings: unsaid(device).into_iter().chain(self.opens_nothing(roster, device)).collect(),
         })
+    }
+
+    /// Why a device with its old file does not find its way in.
+    fn lost(&self, name: &str, number: u32, key: PublicKey) -> Option<String> {
+        self.peers.has_moved(&self.account, number, key).then(|| {
+            format!(
+                "the peer {name} has other addresses since the tunnel's network is another; give its device the file that \
+                 `postern peer show {name}` prints"
+            )
+        })
+    }
+
+    fn opens_nothing(&self, roster: &Roster, device: &Device) -> Option<String> {
+        let (catalog, _) = self.hub.catalog();
+        let own = catalog.values().filter(|published| published.mapping.account == self.account);
+        let let_in: BTreeSet<_> = own.filter_map(|published| published.private.as_ref()).flatten().cloned().collect();
+        opens_nothing(device, &let_in, &roster.users())
     }
 
     /// The hosts of the private services that a device's groups open.
@@ -209,18 +227,23 @@ impl Enrolment {
     }
 
     fn sections(&self, roster: &Roster, given: Option<Endpoint>, warnings: &mut Vec<String>) -> Vec<ProxySection> {
-        let mut given = given.or_else(|| self.endpoint.clone());
+        let mut given = given.or_else(|| self.tunnel.endpoint.clone());
         let proxies = self.proxies(roster);
         let mut sections = Vec::new();
         for (at, (number, peer, proxy)) in proxies.into_iter().enumerate() {
+            let on_loopback = proxy.in_process && self.tunnel.listen_port().is_none();
             let endpoint = match (given.take(), reachable(&proxy.cluster)) {
-                (Some(endpoint), _) => endpoint.to_string(),
+                (Some(endpoint), _) => {
+                    warnings.extend(unheard(&endpoint, proxy).filter(|_| on_loopback));
+                    endpoint.to_string()
+                }
                 (None, Some(cluster)) if at > 0 => format!("{cluster}:{}", proxy.port),
                 (None, _) => {
                     let endpoint = format!("{}:{}", Ipv4Addr::LOCALHOST, proxy.port);
+                    let or_else = if on_loopback { " and start again" } else { ", or give --endpoint HOST:PORT" };
                     warnings.push(format!(
                         "the endpoint {endpoint} can only be reached from this machine; for others set `endpoint` in \
-                         [tunnel], or give --endpoint HOST:PORT"
+                         [tunnel]{or_else}"
                     ));
                     endpoint
                 }
@@ -232,18 +255,16 @@ impl Enrolment {
     }
 }
 
-/// What proxies leave away of who a device is, because it cannot stand in a field.
-fn unsaid(device: &Device) -> Vec<String> {
-    if device.is_site() {
-        return Vec::new();
-    }
-    let user = device.user().filter(|user| !words::is_sayable(user)).map(|user| {
-        format!("upstreams are not told the user {user}: X-NetBird-User takes ASCII alone; choose such a name")
-    });
-    let groups = device.all_groups().into_iter().filter(|group| !words::is_sayable(group)).map(|group| {
-        format!("upstreams are not told the group {group}: X-NetBird-Groups takes ASCII alone; choose such a name")
-    });
-    user.into_iter().chain(groups).collect()
+/// Why nobody reaches a proxy that listens on loopback where others would look for it, and what to do.
+fn unheard(endpoint: &Endpoint, proxy: &Proxy) -> Option<String> {
+    let (name, loopback) = (&proxy.name, Ipv4Addr::LOCALHOST);
+    let elsewhere = ![loopback.to_string().as_str(), "localhost"].contains(&endpoint.host());
+    elsewhere.then(|| {
+        format!(
+            "the proxy {name} hears peers of this machine alone, on {loopback}, and none at {endpoint}; write \
+             `endpoint = \"{endpoint}\"` under [tunnel] in a postern.toml, and start again with it"
+        )
+    })
 }
 
 fn parse_endpoint(text: &str) -> Result<Endpoint, PeerError> {

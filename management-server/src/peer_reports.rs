@@ -117,11 +117,11 @@ pub struct PeerStatus {
     pub created: i64,
     /// Whether it is somebody.
     pub state: PeerState,
-    /// Why it is not, and what to do; one sentence.
+    /// Why it is not, or why it does not find its way in, and what to do; one sentence.
     pub sentence: Option<String>,
     /// The hosts of the private services that it opens.
     pub opens: Vec<String>,
-    /// What upstreams do not hear of it, one sentence each; usually nothing.
+    /// What may not have been meant, one sentence each: what upstreams do not hear of it, that it opens nothing; usually nothing.
     pub warnings: Vec<String>,
 }
 

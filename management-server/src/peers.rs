@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::unix_now;
 use crate::desired::TunnelSettings;
 use crate::network::{DEFAULT_RANGE, Network};
-use crate::peer::{Delta, Proxy};
+use crate::peer::{Delta, Device, Proxy};
 use crate::peer_error::PeerError;
 use crate::roster::Roster;
 use crate::store::Store;
@@ -31,6 +31,8 @@ pub(crate) struct Peers {
     network: Network,
     mtu: u16,
     started: i64,
+    /// The devices whose addresses are others since this start, each by its number and key: their files are of no use.
+    moved: HashSet<(AccountId, u32, PublicKey)>,
     rosters: watch::Sender<Arc<Rosters>>,
     /// Held from the look at a roster to the change of it.
     changing: Arc<tokio::sync::Mutex<()>>,
@@ -72,12 +74,16 @@ impl Peers {
     pub(crate) async fn load(store: Store, settings: &TunnelSettings) -> Result<Self, PeerError> {
         let range = settings.network.unwrap_or(DEFAULT_RANGE);
         let network = Network::new(range).ok_or(PeerError::Network(range))?;
-        let mut rosters = Rosters::new();
+        let (mut rosters, mut moved) = (Rosters::new(), HashSet::new());
         for (account, kept) in store.peers().await? {
             let roster = Roster::restore(kept.clone(), network)?;
             let delta = roster.since(&kept);
             if !delta.is_empty() {
                 store.change_peers(&account, &delta).await?;
+            }
+            if kept.range != range {
+                let of = |(number, _): (u32, &Device)| (account.clone(), number, kept.peers[&number].key);
+                moved.extend(roster.devices().map(of));
             }
             rosters.insert(account, Arc::new(roster));
         }
@@ -86,6 +92,7 @@ impl Peers {
             network,
             mtu: settings.mtu.unwrap_or(MTU),
             started: unix_now(),
+            moved,
             rosters: watch::Sender::new(Arc::new(rosters)),
             changing: Arc::default(),
             seen: Mutex::default(),
@@ -95,6 +102,23 @@ impl Peers {
 
     pub(crate) fn mtu(&self) -> u16 {
         self.mtu
+    }
+
+    /// Whether a device has other addresses than before this start.
+    pub(crate) fn has_moved(&self, account: &AccountId, number: u32, key: PublicKey) -> bool {
+        self.moved.contains(&(account.clone(), number, key))
+    }
+
+    /// What that means for the devices of an account, if there are any.
+    pub(crate) fn moved(&self, account: &AccountId) -> Option<String> {
+        let network = self.network.range();
+        let count = self.moved.iter().filter(|(of, _, _)| of == account).count();
+        (count > 0).then(|| {
+            format!(
+                "the tunnel's network is {network} since this start, so that {count} of its peers have other addresses than \
+                 their files say; print each file again with `postern peer show NAME`"
+            )
+        })
     }
 
     pub(crate) fn roster(&self, account: &AccountId) -> Arc<Roster> {

@@ -3,7 +3,7 @@ use std::panic::AssertUnwindSafe;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 
-/// What does not work any more in this run, in sentences for people.
+/// What does not work in this run, in sentences for people.
 #[derive(Debug, Default)]
 pub(crate) struct Problems(Mutex<Vec<String>>);
 
@@ -16,6 +16,12 @@ impl Problems {
             tracing::error!("{sentence}");
             self.0.lock().push(sentence);
         }
+    }
+
+    /// Something that works again once somebody has done something about it.
+    pub(crate) fn note(&self, sentence: String) {
+        tracing::warn!("{sentence}");
+        self.0.lock().push(sentence);
     }
 
     pub(crate) fn list(&self) -> Vec<String> {

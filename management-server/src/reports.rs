@@ -21,7 +21,7 @@ pub struct Status {
     pub revision: u64,
     /// Where proxies elsewhere connect to.
     pub listener: Option<SocketAddr>,
-    /// What does not work any more until the next start, one sentence each; usually nothing.
+    /// What has not worked since this start, one sentence each; usually nothing.
     pub problems: Vec<String>,
     /// The configuration file, where there is one.
     pub file: Option<FileStatus>,

@@ -201,6 +201,11 @@ impl Roster {
         gone.into_iter().for_each(|number| self.release(number, now));
     }
 
+    /// The users of the desired state.
+    pub(crate) fn users(&self) -> BTreeSet<String> {
+        self.listed.keys().cloned().collect()
+    }
+
     pub(crate) fn devices(&self) -> impl Iterator<Item = (u32, &Device)> {
         self.kept.peers.iter().filter_map(|(number, peer)| match &peer.role {
             Role::Device(device) => Some((*number, device)),

@@ -1,10 +1,11 @@
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use postern_model::{AccountId, Secret};
+use postern_model::{AccountId, Secret, ServiceId};
 use postern_proto::management::proxy_service_server::ProxyServiceServer;
 use postern_proto::postern::v1::proxy_server::ProxyServer;
 use tokio::io::DuplexStream;
@@ -159,7 +160,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let stop = CancellationToken::new();
     let addr = listening.as_ref().map(|listening| listening.addr);
     let ca_file = listening.as_ref().and_then(|listening| listening.ca_file.clone());
-    let admin = shared.admin(addr, &steward, tunnel.endpoint);
+    let admin = shared.admin(addr, &steward, tunnel);
     let enrolment = admin.enrolment.clone();
     let mut tasks = JoinSet::new();
     let (orders, ordered) = mpsc::channel(1);
@@ -179,6 +180,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 }
 
 impl Running {
+    /// Why a service leads nowhere, in whole or in part, and what to do: one sentence for each that does, by id.
+    #[must_use]
+    pub fn lacks(&self) -> BTreeMap<ServiceId, String> {
+        let (catalog, _) = self.hub.catalog();
+        catalog.iter().filter_map(|(id, published)| Some((id.clone(), published.lacks.clone()?))).collect()
+    }
+
     /// Where this process's proxy connects to: what is sent here is served as a connection.
     #[must_use]
     pub fn in_memory(&self) -> mpsc::Sender<DuplexStream> {

@@ -8,7 +8,7 @@ use crate::access_log::AccessLogs;
 use crate::admin::Admin;
 use crate::admission::Admission;
 use crate::clock::unix_now;
-use crate::desired::{Endpoint, TunnelSettings};
+use crate::desired::TunnelSettings;
 use crate::enrolment::Enrolment;
 use crate::grpc::Rpc;
 use crate::housekeeping::Housekeeping;
@@ -39,14 +39,16 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) async fn load(account: AccountId, store: Store, tunnel: &TunnelSettings) -> Result<Self, PeerError> {
         let hub = Arc::new(Hub::new(store.revision().await?));
+        let (peers, problems) = (Peers::load(store.clone(), tunnel).await?, Problems::default());
+        peers.moved(&account).into_iter().for_each(|sentence| problems.note(sentence));
         Ok(Self {
             account,
             tokens: Arc::new(Tokens::load(store.clone()).await?),
             statuses: Arc::new(Statuses::new(store.statuses().await?)),
             logins: Arc::new(Logins::new(hub.clone())),
-            peers: Arc::new(Peers::load(store.clone(), tunnel).await?),
+            peers: Arc::new(peers),
             logs: Arc::default(),
-            problems: Arc::default(),
+            problems: Arc::new(problems),
             hub,
             store,
         })
@@ -57,14 +59,14 @@ impl Shared {
         Steward::new(self.account.clone(), hub, logins, statuses, self.peers.clone(), self.store.clone()).await
     }
 
-    pub(crate) fn admin(&self, listener: Option<SocketAddr>, steward: &Steward, endpoint: Option<Endpoint>) -> Admin {
+    pub(crate) fn admin(&self, listener: Option<SocketAddr>, steward: &Steward, tunnel: TunnelSettings) -> Admin {
         let (account, peers, hub) = (self.account.clone(), self.peers.clone(), self.hub.clone());
         Admin {
             account: self.account.clone(),
             started: unix_now(),
             listener,
             file: steward.file(),
-            enrolment: Enrolment { account, peers, hub, statuses: self.statuses.clone(), endpoint },
+            enrolment: Enrolment { account, peers, hub, statuses: self.statuses.clone(), tunnel },
             hub: self.hub.clone(),
             tokens: self.tokens.clone(),
             statuses: self.statuses.clone(),

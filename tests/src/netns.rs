@@ -1,7 +1,7 @@
 //! Network namespaces for tests with real WireGuard peers: the test itself runs in one of its own, its peers in others, each
 //! joined to it by a pair of virtual Ethernet devices. Nothing of the machine is touched, and all of it goes with the processes.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Stdio;
 
 use tokio::process::{Child, Command};
@@ -57,10 +57,10 @@ impl Machine {
         machine
     }
 
-    /// Its address on the cable.
+    /// The number that it was made with.
     #[must_use]
-    pub fn address(&self) -> Ipv4Addr {
-        Ipv4Addr::new(10, 77, self.number, 2)
+    pub fn number(&self) -> u8 {
+        self.number
     }
 
     /// The test's address on the cable.
@@ -111,6 +111,39 @@ async fn succeed(command: &mut Command, line: &str) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{line}\n{}{}", text(&output.stdout), text(&output.stderr));
     text(&output.stdout)
+}
+
+/// A listener of the test's own namespace, at the address of a peer in a tunnel: whoever dials the peer over the host's network
+/// comes here. Dropping it takes the listener away; the address stays.
+pub struct Decoy {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Decoy {
+    /// Gives the namespace the address, and listens there.
+    ///
+    /// # Panics
+    /// When the address is there already.
+    pub async fn at(address: SocketAddr) -> Self {
+        sh(&format!("ip addr add {}/32 dev lo", address.ip())).await;
+        let listener = TcpListener::bind(address).expect("nobody else listens there");
+        Self { listener, address }
+    }
+
+    /// Whoever has come is in the kernel's queue, though nobody answers.
+    ///
+    /// # Panics
+    /// When somebody has, or when it would not have been noticed.
+    pub fn assert_nobody_came(&self) {
+        self.listener.set_nonblocking(true).expect("it is ours");
+        let came = self.listener.accept();
+        let nobody = came.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+        assert!(nobody, "the host's network was used: {came:?}");
+        let _caller = TcpStream::connect(self.address).expect("it is reached");
+        self.listener.set_nonblocking(false).expect("it is ours");
+        self.listener.accept().expect("whoever comes is noticed");
+    }
 }
 
 /// A stock WireGuard device, run by wireguard-go, on a [`Machine`].

@@ -15,7 +15,7 @@ use postern_proto::management::{
 use postern_proto::postern::v1::{MappedPeer, PeerMap};
 use postern_tests::edge::Edge;
 use postern_tests::eventually;
-use postern_tests::netns::{Machine, WireGuard, in_namespace, sh};
+use postern_tests::netns::{Decoy, Machine, WireGuard, in_namespace, sh};
 use postern_tests::stock::{ACTIVE, State, Stock, TUNNEL_NOT_CREATED, mapping};
 use postern_tests::upstream::{Received, Upstream, full};
 use serde_json::Value;
@@ -338,20 +338,15 @@ async fn public_knows_none(proxy: &Edge, upstreams: &[Upstream; 2]) {
     assert_eq!(upstreams.each_ref().map(|upstream| upstream.received().len()), before);
 }
 
-/// The same upstream URL in two accounts is two origins, and neither is the host's own at this address.
+/// S36: the same upstream URL in two accounts is two origins, and neither is the host's own at this address.
 async fn reaches_its_own_origin(proxy: &Edge, members: [&Member<'_>; 2]) {
-    sh(&format!("ip addr add {PEER}/32 dev lo")).await;
-    let decoy = tokio::net::TcpListener::bind((PEER, 8000)).await.expect("a listener on the host's network");
+    let decoy = Decoy::at(format!("{PEER}:8000").parse().expect("an address")).await;
     let _origins = members.map(Member::origin);
     for _ in 0..5 {
         proxy.serves("vault.test", "one").await;
         proxy.serves("far.test", "two").await;
     }
-    tokio::select! {
-        biased;
-        caller = decoy.accept() => panic!("the host's network was used: {caller:?}"),
-        () = std::future::ready(()) => {}
-    }
+    decoy.assert_nobody_came();
     drop(decoy);
     sh(&format!("ip addr del {PEER}/32 dev lo")).await;
 }

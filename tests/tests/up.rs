@@ -1,15 +1,16 @@
 //! `postern up`, started and read as a user does.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use postern_tests::client::{Client, basic};
 use postern_tests::netns::in_namespace;
-use postern_tests::process::{Postern, Up, run};
+use postern_tests::process::{Postern, Up, binary, run};
 use postern_tests::{eventually, upstream::Upstream, within};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 /// In a namespace of its own, because the lines name the usual ports.
 #[tokio::test]
@@ -22,14 +23,39 @@ async fn every_printed_line_can_be_executed() {
 async fn printed_lines() {
     let up = Up::demo().await;
     let output = up.process.output();
-    let lines = |word: &str| -> Vec<String> {
-        let lines = output.lines().map(str::trim).filter(|line| line.contains(word));
-        lines.map(str::to_owned).collect()
-    };
-    let connect = lines(" connect ");
+    let connect = lines(&output, " connect ");
     assert_eq!(connect.len(), 1, "one line that becomes a peer in:\n{output}");
+    let _peer = connected(&connect[0], up.folder.path()).await;
+
+    let curl: Vec<_> = lines(&output, "curl ").into_iter().filter(|line| line.starts_with("curl ")).collect();
+    assert_eq!(curl.len(), 3, "one line for each demo service in:\n{output}");
+    for line in curl {
+        let (body, _) = shell(&line, up.folder.path()).await;
+        assert!(body.to_lowercase().contains("x-forwarded-for"), "{line} shows what the upstream received:\n{body}");
+        assert_eq!(body.contains("x-netbird-user"), !line.contains("hello."), "{line} shows who asks:\n{body}");
+    }
+    assert!(output.contains("postern.toml"), "it says how to publish something real:\n{output}");
+    assert!(output.contains(up.ready["data_dir"].as_str().expect("a path")), "it says where its data lies:\n{output}");
+}
+
+/// The printed lines that contain a word.
+fn lines(output: &str, word: &str) -> Vec<String> {
+    output.lines().map(str::trim).filter(|line| line.contains(word)).map(str::to_owned).collect()
+}
+
+/// Runs a printed line in a folder: what it says on the output and on the error stream.
+async fn shell(line: &str, folder: &Path) -> (String, String) {
+    let run = Command::new("sh").args(["-c", line]).current_dir(folder).kill_on_drop(true).output();
+    let result = within("a printed line", run).await.expect("sh runs");
+    let [output, error] = [&result.stdout, &result.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    assert!(result.status.success(), "{line}\n{error}");
+    (output, error)
+}
+
+/// The peer that a printed line becomes, once the proxy answers it.
+async fn connected(line: &str, folder: &Path) -> Child {
     let mut peer = Command::new("sh");
-    peer.args(["-c", &format!("exec {}", connect[0])]).kill_on_drop(true).stdout(Stdio::piped());
+    peer.args(["-c", &format!("exec {line}")]).current_dir(folder).kill_on_drop(true).stdout(Stdio::piped());
     let mut peer = peer.spawn().expect("sh runs");
     let mut told = BufReader::new(peer.stdout.take().expect("piped")).lines();
     let first = within("the peer to be there", told.next_line()).await.expect("it prints").expect("a line");
@@ -37,21 +63,50 @@ async fn printed_lines() {
     loop {
         let line = within("the proxy to answer", told.next_line()).await.expect("it prints").expect("a line");
         if line.starts_with("connected: 127.0.0.1:") {
-            break;
+            return peer;
         }
     }
+}
 
-    let lines: Vec<_> = lines("curl ").into_iter().filter(|line| line.starts_with("curl ")).collect();
-    assert_eq!(lines.len(), 3, "one line for each demo service in:\n{output}");
-    for line in lines {
-        let result = Command::new("sh").args(["-c", &line]).output().await.expect("sh runs");
-        let (body, error) = (String::from_utf8_lossy(&result.stdout), String::from_utf8_lossy(&result.stderr));
-        assert!(result.status.success(), "{line}\n{error}");
-        assert!(body.to_lowercase().contains("x-forwarded-for"), "{line} shows what the upstream received:\n{body}");
-        assert_eq!(body.contains("x-netbird-user"), !line.contains("hello."), "{line} shows who asks:\n{body}");
+#[tokio::test]
+async fn the_lines_for_one_s_own_services_can_be_executed_too() {
+    in_namespace("own_lines").await;
+}
+
+#[tokio::test]
+#[ignore = "run by another test, in a namespace"]
+async fn own_lines() {
+    let upstream = Upstream::named("app").await;
+    let service = |name: &str, upstream: &str, access: &str| {
+        format!("[service.{name}]\nhost = \"{name}.localhost\"\nupstream = \"{upstream}\"\naccess = {access}\n")
+    };
+    let url = upstream.url();
+    let services = [
+        service("wiki", &url, "{ private = [\"the engineers\"] }"),
+        service("closed", &url, "{ private = [] }"),
+        service("lab", "tunnel://unknown:80", "\"open\""),
+        service("plain", &url, "\"open\""),
+    ];
+    let up = Up::with(&services.concat()).await;
+    up.process.printed("Health").await;
+    let (output, folder) = (up.process.output(), up.folder.path());
+    let (add, connect) = (lines(&output, "peer add NAME"), lines(&output, " connect NAME.conf"));
+    assert!(add.len() == 1 && add[0].contains("--groups 'the engineers'"), "{output}");
+    let (printed, warned) = shell(&add[0].replace("NAME", "laptop"), folder).await;
+    assert!(printed.is_empty() && warned.contains("can only be reached from this machine"), "{printed}{warned}");
+    let _peer = connected(&connect[0].replace("NAME", "laptop"), folder).await;
+    let curl: Vec<_> = lines(&output, "curl ").into_iter().filter(|line| line.starts_with("curl ")).collect();
+    assert_eq!(curl.len(), 2, "for what can work, and for nothing else:\n{output}");
+    for line in curl {
+        assert_eq!(shell(&line, folder).await.0, "app", "{line}");
     }
-    assert!(output.contains("postern.toml"), "it says how to publish something real:\n{output}");
-    assert!(output.contains(up.ready["data_dir"].as_str().expect("a path")), "it says where its data lies:\n{output}");
+    for (name, why) in [("closed", "nobody may enter"), ("lab", "there is no peer unknown; add it")] {
+        let problem = service_of(&up.ready, name)["problem"].as_str().expect("a sentence");
+        assert!(problem.contains(why) && output.contains(&format!("\n  {problem}\n")), "{problem}\n{output}");
+    }
+    for name in ["wiki", "plain"] {
+        assert!(service_of(&up.ready, name)["problem"].is_null(), "{}", up.ready);
+    }
 }
 
 #[tokio::test]
@@ -216,7 +271,7 @@ fn demo_peer(up: &Up) -> (PathBuf, String) {
     (path, text)
 }
 
-fn service<'r>(ready: &'r Value, name: &str) -> &'r Value {
+fn service_of<'r>(ready: &'r Value, name: &str) -> &'r Value {
     let services = ready["services"].as_array().expect("services");
     services.iter().find(|service| service["name"] == name).expect("the demo has it")
 }
@@ -232,13 +287,13 @@ async fn without_its_tunnel_it_says_so_at_once_and_the_rest_answers() {
     let taken = std::net::UdpSocket::bind(&endpoint).expect("it is free again");
     let (process, ready) = restarted(folder.path()).await;
     assert!(ready["demo_peer_conf"].is_null(), "{ready}");
-    let problem = service(&ready, "inside")["problem"].as_str().expect("a sentence");
+    let problem = service_of(&ready, "inside")["problem"].as_str().expect("a sentence");
     let port = endpoint.rsplit(':').next().expect("a port");
     assert!(problem.contains(&format!("UDP port {port}")), "it has not waited for nothing: {problem}");
     let output = process.output();
     assert!(output.contains(&format!("\n  {problem}\n")), "it is printed:\n{output}");
     assert!(!output.contains(" connect ") && !output.contains("socks5h"), "no line that cannot work:\n{output}");
-    assert!(service(&ready, "hello")["problem"].is_null(), "{ready}");
+    assert!(service_of(&ready, "hello")["problem"].is_null(), "{ready}");
     let https = ready["https"].as_str().and_then(|text| text.parse().ok()).expect("an address");
     let client = Client::new(https, &folder.path().join("data/ca.pem"));
     assert_eq!(client.get("hello.localhost", "/").await.status, 200);
@@ -247,7 +302,7 @@ async fn without_its_tunnel_it_says_so_at_once_and_the_rest_answers() {
     drop(taken);
     let (process, ready) = restarted(folder.path()).await;
     assert_eq!(ready["demo_peer_conf"].as_str().map(Path::new), Some(&*path));
-    assert!(service(&ready, "inside")["problem"].is_null(), "{ready}");
+    assert!(service_of(&ready, "inside")["problem"].is_null(), "{ready}");
     assert_eq!(std::fs::read_to_string(&path).expect("readable"), conf, "whoever used it goes on");
     process.stop().await;
 
@@ -262,7 +317,7 @@ async fn without_its_tunnel_it_says_so_at_once_and_the_rest_answers() {
     assert!(damaged > 0);
     let (_process, ready) = restarted(folder.path()).await;
     assert!(ready["demo_peer_conf"].is_null(), "{ready}");
-    let problem = service(&ready, "inside")["problem"].as_str().expect("a sentence");
+    let problem = service_of(&ready, "inside")["problem"].as_str().expect("a sentence");
     assert!(problem.contains("data/tunnel"), "it names the file: {problem}");
 }
 
@@ -347,4 +402,105 @@ async fn a_peer_file_that_can_never_work_is_refused() {
     std::fs::write(&bad, conf).expect("writable");
     let good = Postern::start(&["connect", bad.to_str().expect("UTF-8"), "--socks", "127.0.0.1:0"], &[]);
     good.printed("connected: ").await;
+}
+
+#[tokio::test]
+async fn a_configuration_is_written_for_its_owner_alone_and_over_nothing() {
+    let up = Up::demo().await;
+    let path = |name: &str| up.folder.path().join(name).into_os_string().into_string().expect("UTF-8");
+    let (data, conf) = (path("data"), path("laptop.conf"));
+    let add = |name: &'static str, out: String| {
+        let data = data.clone();
+        async move { run(&["peer", "add", name, "--groups", "demo", "--out", &out, "--data-dir", &data], &[]).await }
+    };
+    let (code, output) = add("laptop", conf.clone()).await;
+    assert_eq!(code, Some(0), "{output}");
+    assert!(!output.contains("PrivateKey"), "it stands in the file alone:\n{output}");
+    let written = std::fs::read_to_string(&conf).expect("readable");
+    assert!(written.starts_with("# Postern peer laptop\n") && written.contains("\nPrivateKey = "), "{written}");
+    assert_eq!(std::fs::metadata(&conf).expect("there").permissions().mode() & 0o777, 0o600);
+
+    let (code, output) = add("phone", conf.clone()).await;
+    assert!(code == Some(2) && output.contains("is there already"), "{output}");
+    assert_eq!(std::fs::read_to_string(&conf).expect("readable"), written);
+    let (_, listed) = run(&["peer", "list", "--data-dir", &data], &[]).await;
+    assert!(listed.contains("laptop") && !listed.contains("phone"), "nobody is added without a file:\n{listed}");
+    let (code, output) = add("laptop", path("again.conf")).await;
+    assert!(code == Some(2) && output.contains("named laptop already"), "{output}");
+    assert!(!Path::new(&path("again.conf")).exists(), "and no file is left without a peer");
+}
+
+#[tokio::test]
+async fn what_an_added_peer_cannot_do_is_said_beside_its_configuration() {
+    in_namespace("beside").await;
+}
+
+#[tokio::test]
+#[ignore = "run by another test, in a namespace"]
+async fn beside() {
+    let demo = Up::demo().await;
+    let add = |up: &Up, what: &str| {
+        let line = format!("{} peer add {what} --data-dir {}", binary().display(), up.ready["data_dir"]);
+        let folder = up.folder.path().to_owned();
+        async move { shell(&line, &folder).await }
+    };
+    let elsewhere = "--endpoint vpn.example.com:51820";
+    let (conf, told) = add(&demo, &format!("laptop --groups demo {elsewhere}")).await;
+    assert!(conf.contains("Endpoint = vpn.example.com:51820"), "{conf}");
+    for part in ["hears peers of this machine alone", "`endpoint = \"vpn.example.com:51820\"` under [tunnel]"] {
+        assert!(told.contains(part), "{told}");
+    }
+    let (_, told) = add(&demo, "phone --groups dmeo --endpoint 127.0.0.1:1").await;
+    assert!(told.contains("did you mean demo?") && told.lines().count() == 1, "{told}");
+
+    // Who writes a port is heard by every machine, and hears where the port is not the one that peers are told.
+    let inside = "[service.inside]\nhost = \"inside.test\"\nupstream = \"http://127.0.0.1:1\"\n\
+        access = { private = [\"eng\"] }\n";
+    let told = "has to forward the one to the other";
+    for (tunnel, forwarded) in [
+        ("port = 51820", false),
+        ("endpoint = \"vpn.example.com:51820\"", false),
+        ("endpoint = \"vpn.example.com:443\"\nport = 51820", true),
+    ] {
+        let up = Up::with(&format!("[tunnel]\n{tunnel}\n{inside}")).await;
+        if forwarded {
+            up.process.printed(told).await;
+        }
+        assert_eq!(up.process.output().contains(told), forwarded, "{tunnel}\n{}", up.process.output());
+        let (_, warned) = add(&up, &format!("laptop --groups eng {elsewhere}")).await;
+        assert_eq!(warned, "", "{tunnel}");
+        up.process.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn another_network_is_told_of_until_the_next_start() {
+    let inside = "[service.inside]\nhost = \"inside.test\"\nupstream = \"http://127.0.0.1:1\"\n\
+        access = { private = [\"eng\"] }\n";
+    let up = Up::with(&format!("[tunnel]\nnetwork = \"10.7.0.0/24\"\n{inside}")).await;
+    let data = up.ready["data_dir"].as_str().expect("a path").to_owned();
+    let ask = |arguments: &'static [&'static str]| {
+        let data = data.clone();
+        async move { run(&[arguments, &["--data-dir", &data]].concat(), &[]).await.1 }
+    };
+    ask(&["peer", "add", "laptop", "--groups", "eng"]).await;
+    up.configure(&format!("[tunnel]\nnetwork = \"10.8.0.0/24\"\n{inside}"));
+    let Up { process, folder, .. } = up;
+    process.stop().await;
+    let start = || {
+        let file = folder.path().join("postern.toml").into_os_string().into_string().expect("UTF-8");
+        let addresses = ["--https", "127.0.0.1:0", "--management", "127.0.0.1:0", "--health-addr", ""];
+        Postern::start(&[&["up", &file, "--data-dir", &data][..], &addresses].concat(), &[])
+    };
+    let process = start();
+    let (problem, lost) = ("the tunnel's network is 10.8.0.0/24 since this start", "has other addresses since");
+    process.printed(problem).await;
+    process.printed("peer add NAME").await;
+    assert!(ask(&["status"]).await.contains(problem));
+    assert!(ask(&["peer", "list"]).await.contains(lost));
+    process.stop().await;
+    let process = start();
+    process.printed("peer add NAME").await;
+    assert!(!process.output().contains(problem), "{}", process.output());
+    assert!(!ask(&["status"]).await.contains(problem) && !ask(&["peer", "list"]).await.contains(lost));
 }

@@ -145,16 +145,32 @@ fn certificates(settings: &ProxySettings, data_dir: &Path) -> Result<(Arc<Certif
     }
 }
 
-/// Without an endpoint nobody elsewhere is meant to come, and nobody can.
+/// A port that somebody wrote is open to every machine: WireGuard answers no stranger.
 fn tunnel(settings: &TunnelSettings, data_dir: &Path) -> TunnelConfig {
-    let ip = if settings.endpoint.is_some() { everywhere() } else { Ipv4Addr::LOCALHOST.into() };
+    if let Some(sentence) = forwarded(settings) {
+        tracing::info!("{sentence}");
+    }
+    let port = settings.listen_port();
+    let ip = if port.is_some() { everywhere() } else { Ipv4Addr::LOCALHOST.into() };
     TunnelConfig {
-        listen: SocketAddr::new(ip, settings.port.unwrap_or_default()),
+        listen: SocketAddr::new(ip, port.unwrap_or_default()),
         data_dir: data_dir.join("tunnel"),
         cluster: OWN_DOMAIN.to_owned(),
         cache_ttl: postern_proxy::PEER_TTL,
         inbound: true,
     }
+}
+
+/// Where peers are told another port than the one that is listened on, which only somebody else can make the same.
+fn forwarded(settings: &TunnelSettings) -> Option<String> {
+    let (endpoint, port) = (settings.endpoint.as_ref()?, settings.port?);
+    (endpoint.port() != port).then(|| {
+        format!(
+            "peers come to UDP {endpoint}, and this machine listens on port {port}: what stands before it has to forward the \
+             one to the other; without `port` in [tunnel] it listens on {}",
+            endpoint.port()
+        )
+    })
 }
 
 async fn edge(
@@ -188,7 +204,7 @@ fn ready(
     tunnel: peer::Tunnel,
 ) -> Ready {
     let https = edge.proxy.https_addr();
-    let without_tunnel = tunnel.problem.as_deref();
+    let (without_tunnel, lacks) = (tunnel.problem.as_deref(), server.lacks());
     Ready {
         pid: std::process::id(),
         https,
@@ -197,7 +213,7 @@ fn ready(
         ca_file,
         data_dir: server.data_dir().to_owned(),
         demo_peer_conf: tunnel.demo_peer_conf,
-        services: published.iter().map(|service| service.ready(https.port(), without_tunnel)).collect(),
+        services: published.iter().map(|service| service.ready(https.port(), without_tunnel, &lacks)).collect(),
     }
 }
 
@@ -209,4 +225,37 @@ fn announce(args: &args::Up, environment: &Environment, ready: &Ready, demo: boo
         welcome(ready, &Style { colours: colours(environment, &io::stdout()), program: program(), demo })
     };
     let _ = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(endpoint: Option<&str>, port: Option<u16>) -> TunnelSettings {
+        let endpoint = endpoint.map(|endpoint| endpoint.parse().unwrap());
+        TunnelSettings { endpoint, port, ..TunnelSettings::default() }
+    }
+
+    #[test]
+    fn a_port_that_is_written_is_open_to_every_machine() {
+        let listen = |endpoint, port| tunnel(&settings(endpoint, port), Path::new("/d")).listen;
+        for (endpoint, port, bound) in [
+            (Some("vpn.example.com:51820"), None, 51_820),
+            (None, Some(51_999), 51_999),
+            (Some("vpn.example.com:443"), Some(51_999), 51_999),
+        ] {
+            let listen = listen(endpoint, port);
+            assert!(listen.ip().is_unspecified() && listen.port() == bound, "{endpoint:?} {port:?}: {listen}");
+        }
+        assert_eq!(listen(None, None), "127.0.0.1:0".parse().unwrap(), "the demo is for this machine");
+    }
+
+    #[test]
+    fn two_ports_that_differ_are_told_of() {
+        let told = forwarded(&settings(Some("vpn.example.com:443"), Some(51_999))).unwrap();
+        assert!(told.contains("UDP vpn.example.com:443") && told.contains("port 51999"), "{told}");
+        for (endpoint, port) in [(Some("vpn.example.com:443"), Some(443)), (Some("h:1"), None), (None, Some(1))] {
+            assert_eq!(forwarded(&settings(endpoint, port)), None);
+        }
+    }
 }

@@ -10,9 +10,9 @@ use postern_management_server::admin::{AddPeer, AdminError, Client};
 use postern_model::PublicKey;
 use tokio::time::timeout;
 
-use super::ready::write_private;
 use super::services::{DEMO_GROUP, DEMO_USER, OWN_ID, Published};
 use crate::failure::Failure;
+use crate::private_file;
 
 const NAME: &str = "demo";
 /// The proxy is in the same process: if its tunnel is not there by then, it will not be.
@@ -63,7 +63,7 @@ async fn demo_peer(server: &management_server::Running) -> Result<PathBuf, Failu
         ..AddPeer::default()
     };
     let made = client.add_peer(&peer).await.map_err(failed)?;
-    write_private(&file, &made.conf).map_err(|error| {
+    private_file::replace(&file, &made.conf).map_err(|error| {
         Failure::running(format!(
             "cannot write {}: {error}; give --data-dir a folder this user may write to",
             file.display()

@@ -1,5 +1,3 @@
-use std::fs::{self, File};
-use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -7,6 +5,7 @@ use postern_model::Secret;
 use serde::{Serialize, Serializer};
 
 use crate::failure::Failure;
+use crate::private_file;
 
 /// What a script needs to know of a running `postern up`: printed with `--json`, written to `--ready-file`.
 #[derive(Debug, Serialize)]
@@ -34,6 +33,9 @@ pub(crate) struct ReadyService {
     /// Only where it was made up for this run.
     #[serde(serialize_with = "exposed")]
     pub(crate) password: Option<Secret>,
+    /// A group whose peers enter; for people, who have to name one.
+    #[serde(skip)]
+    pub(crate) group: Option<String>,
     /// Why it is of no use at the moment, and what to do; one sentence.
     pub(crate) problem: Option<String>,
 }
@@ -56,21 +58,11 @@ impl Ready {
 
     /// Writes the JSON so that whoever sees the file sees all of it; it holds a password, so only for this user.
     pub(crate) fn write(&self, path: &Path) -> Result<(), Failure> {
-        write_private(path, &(self.json() + "\n")).map_err(|error| {
+        private_file::replace(path, &(self.json() + "\n")).map_err(|error| {
             let path = path.display();
             Failure::running(format!("cannot write {path}: {error}; give --ready-file a path this user may write to"))
         })
     }
-}
-
-/// Writes a file for this user alone, whole or not at all.
-pub(super) fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(temporary, path)
 }
 
 fn exposed<S: Serializer>(password: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -92,6 +84,7 @@ mod tests {
                 url: "https://h:1".into(),
                 user: None,
                 password: None,
+                group: None,
                 problem: Some("no".into()),
             },
             ReadyService {
@@ -100,6 +93,7 @@ mod tests {
                 url: "https://v:1".into(),
                 user: Some("guest".into()),
                 password: Some(Secret::from("pw")),
+                group: Some("eng".into()),
                 problem: None,
             },
         ];
@@ -114,7 +108,7 @@ mod tests {
             services,
         };
         ready.write(&path).unwrap();
-        let read: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let read: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         let wanted = serde_json::json!({
             "pid": 1, "https": "127.0.0.1:8443", "management": "127.0.0.1:33073", "health": null, "ca_file": "/d/ca.pem",
             "data_dir": "/d", "demo_peer_conf": null,

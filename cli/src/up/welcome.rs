@@ -1,3 +1,4 @@
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::fmt::Write;
 use std::net::IpAddr;
 
@@ -26,6 +27,7 @@ impl Style {
 /// What `up` says once everything answers: one line to try each service, where data lies, what to do next.
 pub(crate) fn welcome(ready: &Ready, style: &Style) -> String {
     let mut text = format!("{}\n\n", style.bold("Postern is running."));
+    let mut told: BTreeMap<&str, &str> = BTreeMap::new();
     for service in &ready.services {
         let who = match service.kind {
             Kind::Open => "open to everybody",
@@ -34,7 +36,13 @@ pub(crate) fn welcome(ready: &Ready, style: &Style) -> String {
             Kind::Private => "for peers of the tunnel alone: the public listener knows nothing of it",
         };
         let lines = match (&service.problem, service.kind) {
-            (Some(problem), _) => problem.clone(),
+            (Some(problem), _) => match told.entry(problem) {
+                Entry::Vacant(place) => {
+                    place.insert(&service.name);
+                    problem.clone()
+                }
+                Entry::Occupied(first) => format!("the same as with {}", first.get()),
+            },
             (None, Kind::Open | Kind::Basic) => try_it(ready, service),
             (None, Kind::Private) => try_inside(ready, service, &style.program),
         };
@@ -67,18 +75,20 @@ fn put(text: &mut String, line: &str) {
 
 /// How to become a peer, and what to do then.
 fn try_inside(ready: &Ready, service: &ReadyService, program: &str) -> String {
-    let Some(conf) = &ready.demo_peer_conf else {
-        let folder = quoted(&ready.data_dir.display().to_string());
-        return format!(
-            "{program} peer add NAME --groups GROUP --data-dir {folder} prints a WireGuard configuration that opens it"
-        );
+    let (add, conf) = match &ready.demo_peer_conf {
+        Some(conf) => (String::new(), quoted(&conf.display().to_string())),
+        None => {
+            let (folder, conf) = (quoted(&ready.data_dir.display().to_string()), "NAME.conf".to_owned());
+            let group = quoted(service.group.as_deref().unwrap_or("GROUP"));
+            (format!("{program} peer add NAME --groups {group} --out {conf} --data-dir {folder}\n  "), conf)
+        }
     };
     let mut words = vec!["curl --proxy socks5h://127.0.0.1:1080".to_owned()];
     if let Some(file) = &ready.ca_file {
         words.extend(["--cacert".into(), quoted(&file.display().to_string())]);
     }
     words.push(format!("{}/", service.url));
-    format!("{program} connect {}\n  {}", quoted(&conf.display().to_string()), words.join(" "))
+    format!("{add}{program} connect {conf}\n  {}", words.join(" "))
 }
 
 /// A curl line that works whatever DNS says and whatever this machine trusts.
@@ -117,6 +127,7 @@ mod tests {
             url: format!("https://{name}.localhost:8443"),
             user: user.map(Into::into),
             password: password.map(Secret::from),
+            group: (kind == Kind::Private).then(|| "eng".into()),
             problem: None,
         };
         Ready {
@@ -147,7 +158,9 @@ mod tests {
         ] {
             assert!(text.contains(&format!("{start} {line}")), "{text}");
         }
-        assert!(text.contains("postern peer add NAME --groups GROUP --data-dir '/my data' "), "{text}");
+        let inside = "\n  postern peer add NAME --groups eng --out NAME.conf --data-dir '/my data'\n  postern connect NAME.conf\n\
+             \x20 curl --proxy socks5h://127.0.0.1:1080 --cacert '/my data/ca.pem' https://inside.localhost";
+        assert!(text.contains(inside), "{text}");
         assert!(text.contains("postern token add NAME --data-dir '/my data'"), "{text}");
         assert!(text.contains("postern up postern.toml") && !text.contains('\x1b'));
     }
@@ -162,9 +175,12 @@ mod tests {
     #[test]
     fn what_is_of_no_use_comes_with_the_reason_in_place_of_its_lines() {
         let mut ready = Ready { demo_peer_conf: Some("/conf".into()), ..ready() };
-        ready.services[3].problem = Some("UDP port 7 is taken; stop that program".into());
+        for at in [1, 2, 3] {
+            ready.services[at].problem = Some("UDP port 7 is taken; stop that program".into());
+        }
         let text = welcome(&ready, &Style { colours: false, program: "postern".into(), demo: true });
-        assert!(text.contains("\n  UDP port 7 is taken; stop that program\n"), "{text}");
+        assert_eq!(text.matches("\n  UDP port 7 is taken; stop that program\n").count(), 1, "said once: {text}");
+        assert_eq!(text.matches("\n  the same as with vault\n").count(), 2, "{text}");
         assert!(!text.contains("postern connect") && !text.contains("socks5h"), "{text}");
         assert!(text.contains("https://hello.localhost:8443\n"), "{text}");
     }

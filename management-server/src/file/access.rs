@@ -3,9 +3,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::closest::closest;
 use crate::desired::{Access, User};
 
-use super::mistake::closest;
 use super::section::{Section, printable};
 use super::values;
 

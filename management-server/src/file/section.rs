@@ -3,7 +3,9 @@ use std::ops::{Range, RangeInclusive};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::mistake::{Findings, closest};
+use crate::closest::closest;
+
+use super::mistake::Findings;
 
 /// One table of the file, with its name for messages. A value of the wrong type is noted as a mistake and reads as
 /// absent.
@@ -80,10 +82,10 @@ impl<'w> Section<'w> {
         flag
     }
 
-    /// A whole number within bounds.
-    pub(super) fn number(&self, key: &str, bounds: RangeInclusive<u16>) -> Option<u16> {
+    /// A whole number within bounds; `usual` is what most people want.
+    pub(super) fn number(&self, key: &str, bounds: RangeInclusive<u16>, usual: u16) -> Option<u16> {
         let value = self.value(key)?;
-        let example = format!("{key} = {}", bounds.start());
+        let example = format!("{key} = {usual}");
         let Some(number) = value.get_ref().as_integer() else {
             self.wrong_type(key, value, "a number", &example);
             return None;

@@ -1,8 +1,8 @@
 use std::path::Path;
 
+use crate::closest::closest;
 use crate::desired::{LogLevel, ManagementSettings, ProxySettings, Settings, TlsFiles, TunnelSettings};
 
-use super::mistake::closest;
 use super::section::{Section, Wrong, printable};
 use super::values;
 
@@ -41,11 +41,11 @@ fn tunnel(section: &Section<'_>) -> TunnelSettings {
             .parsed("network", "network = \"100.72.0.0/16\"", values::network)
             .map(toml::Spanned::into_inner),
         // IPv6 asks for 1280 (RFC 8200 section 5); no Ethernet carries more than 9000.
-        mtu: section.number("mtu", 1280..=9000),
+        mtu: section.number("mtu", 1280..=9000, 1420),
         endpoint: section
             .parsed("endpoint", "endpoint = \"vpn.example.com:51820\"", values::endpoint)
             .map(toml::Spanned::into_inner),
-        port: section.number("port", 1..=u16::MAX),
+        port: section.number("port", 1..=u16::MAX, 51_820),
     }
 }
 

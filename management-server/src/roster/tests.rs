@@ -48,6 +48,7 @@ fn mapped(roster: &Roster, proxy: u8, now: i64) -> Vec<(String, u64)> {
     map.peers.into_iter().map(|peer| (peer.name, peer.generation.0)).collect()
 }
 
+/// S16: nobody is taken for who had the address before.
 #[test]
 fn addresses_rest_for_a_day_and_the_longest_rested_comes_first() {
     let mut roster = roster("10.9.0.0/29");
@@ -352,7 +353,7 @@ fn write(store: &mut Kept, delta: Delta) {
 }
 
 proptest! {
-    /// Whatever people and proxies do: no two peers share a number, a key or a name, a generation stands for one identity
+    /// S16: whatever people and proxies do, no two peers share a number, a key or a name, a generation stands for one identity
     /// for ever, an address rests for a day between two keys, and what is written down is what is.
     #[test]
     fn identities_are_never_mixed_up(steps in prop::collection::vec(step(), 0..80)) {

@@ -107,9 +107,10 @@ async fn a_peer_gets_a_configuration_that_works_as_it_is() {
     }
     assert!(!added.conf.contains("nobodys"), "{}", added.conf);
 
-    let shown = admin.peer("laptop", Some("vpn.example.com:443")).await.expect("shows");
+    assert!(!added.warnings[0].contains("--endpoint"), "which would not help: {added:?}");
+    let shown = admin.peer("laptop", Some("localhost:443")).await.expect("shows");
     assert!(shown.warnings.is_empty() && line(&shown.conf, "PrivateKey").is_empty(), "{shown:?}");
-    assert_eq!(line(&shown.conf, "Endpoint"), ["vpn.example.com:443"]);
+    assert_eq!(line(&shown.conf, "Endpoint"), ["localhost:443"]);
     // The same but for the key, line by line.
     let shown = admin.peer("laptop", None).await.expect("shows").conf;
     let differ: Vec<_> = added.conf.lines().zip(shown.lines()).filter(|(a, b)| a != b).collect();
@@ -145,6 +146,68 @@ async fn the_file_says_where_the_proxy_is_reached() {
         (line(&added.conf, "Endpoint"), added.warnings.as_slice()),
         (vec!["vpn.example.com:51820"], [].as_slice())
     );
+}
+
+/// Where nobody wrote a port, the proxy in this process listens on loopback, whatever a configuration says.
+#[tokio::test]
+async fn an_endpoint_where_nobody_listens_is_warned_of() {
+    let world = World::new(FILE).await;
+    let streams = tunnel(&world, "up", 7, true).await;
+    let vpn = |name| AddPeer { endpoint: Some("vpn.example.com:443".into()), ..peer(name) };
+    let added = world.admin().add_peer(&vpn("laptop")).await.expect("adds");
+    let [warning] = added.warnings.as_slice() else { panic!("one warning: {added:?}") };
+    for part in
+        ["the proxy up hears peers of this machine alone", "`endpoint = \"vpn.example.com:443\"` under [tunnel]"]
+    {
+        assert!(warning.contains(part), "{warning}");
+    }
+    let shown = world.admin().peer("laptop", Some("vpn.example.com:443")).await.expect("shows");
+    assert_eq!(shown.warnings, added.warnings);
+
+    drop(streams);
+    let world = world.restart(&format!("[tunnel]\nport = 51820\n{FILE}")).await;
+    let streams = tunnel(&world, "up", 7, true).await;
+    let added = world.admin().add_peer(&vpn("phone")).await.expect("adds");
+    assert_eq!((line(&added.conf, "Endpoint"), added.warnings), (vec!["vpn.example.com:443"], vec![]));
+    let without = world.admin().peer("phone", None).await.expect("shows").warnings;
+    assert!(without.len() == 1 && without[0].contains("or give --endpoint"), "which helps: {without:?}");
+
+    // Of a proxy elsewhere nobody here knows where it listens.
+    drop(streams);
+    let token = world.admin().add_token("edge").await.expect("adds").token;
+    let world = world.restart(FILE).await;
+    let _elsewhere = tunnel_over(world.connect_with(&token).await, "edge", 8, true).await;
+    assert_eq!(world.admin().add_peer(&vpn("tablet")).await.expect("adds").warnings, [""; 0]);
+}
+
+#[tokio::test]
+async fn groups_and_users_that_open_nothing_are_warned_of() {
+    let world = World::new(&format!("[tunnel]\nendpoint = 'vpn.example.com:51820'\n{FILE}")).await;
+    let admin = world.admin();
+    let _streams = tunnel(&world, "up", 7, true).await;
+    let ask = |name: &str, user: Option<&str>, groups: &[&str]| AddPeer {
+        name: name.to_owned(),
+        user: user.map(str::to_owned),
+        groups: groups.iter().map(|&group| group.to_owned()).collect(),
+        ..AddPeer::default()
+    };
+    for (ask, near) in [
+        (ask("a", None, &["engg"]), "did you mean eng? `postern peer set a --groups eng`"),
+        (ask("b", Some("alcie"), &[]), "did you mean alice? `postern peer set b --user alice`"),
+        (ask("c", None, &["nosuchgroup"]), "none is for the group nosuchgroup; they are for eng, ops"),
+    ] {
+        let added = admin.add_peer(&ask).await.expect("adds");
+        assert!(added.warnings.len() == 1 && added.warnings[0].contains(near), "{added:?}");
+        assert_eq!(added.peer.warnings, added.warnings);
+    }
+    for ask in [ask("d", None, &["eng", "engg"]), ask("e", Some("alice"), &[]), ask("nas", None, &[])] {
+        assert_eq!(admin.add_peer(&ask).await.expect("adds").warnings, [""; 0], "{ask:?}");
+    }
+    let right = PeerChanges { groups: Some(["eng".to_owned()].into()), ..PeerChanges::default() };
+    assert_eq!(admin.set_peer("a", &right).await.expect("sets").warnings, [""; 0]);
+    let wrong = PeerChanges { groups: Some(["emg".to_owned()].into()), ..PeerChanges::default() };
+    let warnings = admin.set_peer("a", &wrong).await.expect("sets").warnings;
+    assert!(warnings.len() == 1 && warnings[0].contains("did you mean eng?"), "{warnings:?}");
 }
 
 #[tokio::test]
@@ -279,11 +342,11 @@ async fn a_configuration_without_a_proxy_says_what_really_is_the_matter() {
     let public = "[service.public]\nhost = 'public.localhost'\nupstream = 'http://x:1'\naccess = 'open'\n";
     let world = World::new(public).await;
     let admin = world.admin();
-    let added = admin.add_peer(&peer("laptop")).await.expect("adds");
+    let added = admin.add_peer(&AddPeer { groups: [].into(), ..peer("laptop") }).await.expect("adds");
     let again = "then print the configuration again with `postern peer show laptop`";
     assert!(added.warnings[0].contains("no proxy is connected") && added.warnings[0].ends_with(again), "{added:?}");
     let warning = || async {
-        let mut warnings = admin.peer("laptop", Some("vpn.example.com:1")).await.expect("shows").warnings;
+        let mut warnings = admin.peer("laptop", Some("127.0.0.1:1")).await.expect("shows").warnings;
         if warnings.len() == 1 { warnings.remove(0) } else { format!("not one: {warnings:?}") }
     };
     let calls = world.connect().await;
@@ -301,7 +364,7 @@ async fn a_configuration_without_a_proxy_says_what_really_is_the_matter() {
 
     // One that is known and away is named, with the reason all the same.
     let up = tunnel(&world, "up", 7, true).await;
-    let shown = admin.peer("laptop", Some("vpn.example.com:1")).await.expect("shows");
+    let shown = admin.peer("laptop", Some("127.0.0.1:1")).await.expect("shows");
     assert_eq!((shown.warnings.len(), line(&shown.conf, "Endpoint").len()), (0, 1), "{shown:?}");
     drop(up);
     until("it is away", || async { warning().await == expected.trim_end_matches(again).trim_end_matches("; ") }).await;
@@ -310,7 +373,7 @@ async fn a_configuration_without_a_proxy_says_what_really_is_the_matter() {
 
 #[tokio::test]
 async fn a_name_that_upstreams_cannot_be_told_is_warned_of() {
-    let world = World::new(FILE).await;
+    let world = World::new(&format!("[tunnel]\nport = 1\n{FILE}")).await;
     let admin = world.admin();
     let _streams = tunnel(&world, "up", 7, true).await;
     let ask = AddPeer { user: Some("Zoë".into()), endpoint: Some("vpn.example.com:1".into()), ..peer("laptop") };
@@ -319,7 +382,7 @@ async fn a_name_that_upstreams_cannot_be_told_is_warned_of() {
     assert_eq!(added.peer.warnings, added.warnings);
     let changes = PeerChanges {
         user: Update::To("zoe@example.com".into()),
-        groups: Some(["büro".to_owned()].into()),
+        groups: Some(["büro".to_owned(), "eng".to_owned()].into()),
         ..PeerChanges::default()
     };
     let warnings = admin.set_peer("laptop", &changes).await.expect("sets").warnings;

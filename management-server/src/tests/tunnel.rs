@@ -260,6 +260,7 @@ async fn peer_maps_are_for_the_proxies_that_registered() {
     assert_eq!(ended.code(), Code::Unauthenticated);
 }
 
+/// S16: a proxy that knows a peer by key and generation takes nobody for who it was before.
 #[tokio::test]
 async fn a_map_follows_every_change_of_who_a_peer_is() {
     let file = |users: &str| format!("{users}{}", inside("'eng'"));
@@ -365,7 +366,7 @@ async fn a_peer_of_the_right_groups_is_let_in_by_name() {
     drop(sync);
 }
 
-/// Whoever is behind a peer comes with its key: behind a range, and behind a single address just as well.
+/// S15: whoever is behind a peer comes with its key: behind a range, and behind a single address just as well.
 #[tokio::test]
 async fn what_lies_behind_a_peer_is_let_in_and_never_named() {
     let file = format!("[user.alice]\ngroups = ['ops']\n{}", inside("'eng'"));
@@ -434,7 +435,7 @@ async fn everybody_else_is_kept_out_with_netbirds_words() {
         assert_eq!(calls.denied(ask).await, reason, "{shown}");
     }
 
-    // An identity of before is nobody, whatever its address; so is a name that goes.
+    // S16: an identity of before is nobody, whatever its address; so is a name that goes.
     let groups = |groups: &[&str]| PeerChanges {
         groups: Some(groups.iter().map(|&group| group.to_owned()).collect()),
         ..PeerChanges::default()
@@ -525,6 +526,21 @@ async fn the_network_is_as_the_file_says() {
     let map = world.connect().await.watch("default", PROXY).await.expect("opens").next().await;
     assert_eq!((map.addresses[0].as_str(), map.peers[0].allowed_ips[0].as_str()), ("10.8.0.1", "10.8.0.2/32"));
     assert!(map.peers[0].generation > before);
+
+    // Whose file says the addresses of before is told of, and nobody who came after.
+    let admin = world.admin();
+    admin.add_peer(&peer("phone", None, &["eng"])).await.expect("adds");
+    let lost = "the peer laptop has other addresses since the tunnel's network is another";
+    let told =
+        admin.peers().await.expect("lists").into_iter().map(|peer| (peer.name, peer.sentence)).collect::<Vec<_>>();
+    let [(laptop, Some(sentence)), (phone, None)] = told.as_slice() else { panic!("{told:?}") };
+    assert!((laptop.as_str(), phone.as_str()) == ("laptop", "phone") && sentence.contains(lost), "{told:?}");
+    assert!(sentence.contains("postern peer show laptop"), "{told:?}");
+    let problems = admin.status().await.expect("a status").problems;
+    let [problem] = problems.as_slice() else { panic!("one: {problems:?}") };
+    assert!(problem.contains("10.8.0.0/24 since this start, so that 1 of its peers"), "{problem}");
+    let world = world.restart(&in_network("10.8.0.0/24")).await;
+    assert_eq!(world.admin().status().await.expect("a status").problems, [""; 0], "the same network");
     world.running.shutdown().await;
     let source = Source::Given(Box::new({
         let mut desired = desired(&inside("'eng'"));
