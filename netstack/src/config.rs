@@ -28,9 +28,10 @@ pub struct Config {
 pub struct Limits {
     /// Most flows with one peer.
     pub flows_per_peer: u32,
-    /// Most flows in all.
+    /// Most flows in all. A peer opens one more only while it has less than an eighth of those that are left.
     pub flows: u32,
-    /// Most connections per listener that have not been accepted, unfinished handshakes among them.
+    /// Most connections per listener that have not been accepted, unfinished handshakes among them. Of what is left of it, a
+    /// peer's unfinished handshakes take an eighth at most.
     pub backlog: u32,
     /// Most unfinished handshakes that one peer has opened.
     pub embryonic_per_peer: u32,
@@ -62,7 +63,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            // A browser opens a few dozen, a load generator a few thousand.
+            // What we open with a busy upstream; the eighth keeps what a peer opens to 7281.
             flows_per_peer: 16_384,
             flows: 65_536,
             // The somaxconn of Linux.

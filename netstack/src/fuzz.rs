@@ -30,9 +30,10 @@ const FEW: u32 = 4;
 fn limits() -> Limits {
     Limits {
         flows_per_peer: FEW,
-        flows: 2 * FEW,
+        // So many that an eighth of what is left is no fewer.
+        flows: 16 * FEW,
         embryonic_per_peer: FEW,
-        backlog: FEW,
+        backlog: 16 * FEW,
         memory: 1 << 20,
         time_waits: FEW as usize,
         ..Limits::default()

@@ -67,16 +67,18 @@ impl Stack {
             self.counters.drop(Drop::NoListener);
             return self.refuse(peer, tuple, syn, now);
         };
-        let (flows, limits) = (self.flows.len(), &self.limits);
+        let limits = &self.limits;
+        let flows_left = (limits.flows as usize).saturating_sub(self.flows.len());
+        let backlog_left = limits.backlog.saturating_sub(pending) as usize;
         let line = self.outbox.line(peer);
-        let reason = if line.flows >= limits.flows_per_peer {
-            Some(Drop::FlowsOfPeer)
-        } else if flows >= limits.flows as usize {
+        let reason = if flows_left == 0 {
             Some(Drop::Flows)
-        } else if line.embryos >= limits.embryonic_per_peer {
-            Some(Drop::Embryonic)
-        } else if pending >= limits.backlog {
+        } else if line.flows >= limits.flows_per_peer || !has_share(line.flows, flows_left) {
+            Some(Drop::FlowsOfPeer)
+        } else if backlog_left == 0 {
             Some(Drop::Backlog)
+        } else if line.embryos >= limits.embryonic_per_peer || !has_share(line.embryos, backlog_left) {
+            Some(Drop::Embryonic)
         } else {
             None
         };
@@ -145,6 +147,12 @@ impl Stack {
             self.counters.drop(Drop::Unanswered);
         }
     }
+}
+
+/// Whether a peer that holds so many may have one more of what so many are left of: while it has less than an eighth of those.
+/// Peers who take all they get leave most of it to the next (dynamic thresholds; Choudhury, Hahne 1998).
+fn has_share(held: u32, left: usize) -> bool {
+    (held as usize).saturating_mul(8) < left
 }
 
 /// What opens a connection, and nothing else.

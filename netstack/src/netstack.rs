@@ -124,6 +124,13 @@ impl Netstack {
         self.egress.part(leaving, &mut self.stack, &mut self.engine, now);
     }
 
+    /// Says whether datagrams arrive faster than they are taken. Then few cookies are made (see
+    /// [`Limits::handshakes_per_second`](crate::Limits::handshakes_per_second)), so that a flood of handshakes does not have the
+    /// system drop data.
+    pub fn set_behind(&mut self, behind: bool) {
+        self.engine.set_behind(behind);
+    }
+
     /// Takes a datagram that arrived. Segments that follow each other are merged; what is held back for that is passed on by
     /// any other call.
     pub fn handle_datagram(&mut self, from: Path, datagram: &[u8], now: Instant) {

@@ -21,7 +21,6 @@ use postern_tunnel::Stream as Tunnelled;
 use rustls::server::{Acceptor, ClientHello};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -33,13 +32,14 @@ use crate::http::forwarded::Peer;
 use crate::http::pipeline;
 use crate::http::watch::{Run, Watch};
 use crate::listener::Accepted;
+use crate::places::Seat;
 use crate::table::{Scope, Tls};
-use crate::worker::{Conn, Place, Worker};
+use crate::worker::{Among, Conn, Place, Worker};
 
 /// Serves a connection of the public listener to its end.
 pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let Accepted { mut stream, peer, place } = accepted;
-    let place = Place::take(place, &worker.metrics);
+    let place = Place::take(Among::Public { _permit: place }, &worker.metrics);
     // Answers are written in one piece where possible; waiting for more would only delay them.
     let _refused_by_the_system = stream.set_nodelay(true);
     let shake_hands = async {
@@ -52,8 +52,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
 }
 
 /// Serves a connection to the TLS port of an account's tunnel to its end.
-pub(crate) async fn serve_peer(worker: Rc<Worker>, stream: Tunnelled, peer: TunnelPeer, place: OwnedSemaphorePermit) {
-    let place = Place::take(place, &worker.metrics);
+pub(crate) async fn serve_peer(worker: Rc<Worker>, stream: Tunnelled, peer: TunnelPeer, seat: Seat) {
+    let place = Place::take(Among::Peers { _seat: seat }, &worker.metrics);
     let (scope, address) = (Scope::Account(peer.account().clone()), peer.address());
     let secured = in_time(&worker, address, handshake(&worker, &scope, stream).boxed_local()).await;
     if let Some(secured) = secured {
@@ -62,13 +62,8 @@ pub(crate) async fn serve_peer(worker: Rc<Worker>, stream: Tunnelled, peer: Tunn
 }
 
 /// Serves a connection to the port for plain HTTP of an account's tunnel to its end.
-pub(crate) async fn serve_peer_plain(
-    worker: Rc<Worker>,
-    stream: Tunnelled,
-    peer: TunnelPeer,
-    place: OwnedSemaphorePermit,
-) {
-    let _place = Place::take(place, &worker.metrics);
+pub(crate) async fn serve_peer_plain(worker: Rc<Worker>, stream: Tunnelled, peer: TunnelPeer, seat: Seat) {
+    let _place = Place::take(Among::Peers { _seat: seat }, &worker.metrics);
     let (scope, end) = (Scope::Account(peer.account().clone()), Peer::new(peer.address()));
     let (origin, pulse) = (Origin::Tunnel(peer), Pulse::new());
     let conn = Rc::new(Conn { worker, scope, origin, peer: end, sni: None, http2: false, pulse, _place });

@@ -75,13 +75,15 @@ pub enum ForwardedProto {
 /// What one worker grants its clients.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections open at once; more wait in the kernel's queue.
+    /// Connections open at once; more wait in the kernel's queue. In an account's tunnel there are as many once more, of which a
+    /// peer opens one only while it has less than an eighth of those that are left; else it is reset.
     pub connections: usize,
     /// From the connection to the end of the TLS handshake.
     pub handshake: Duration,
-    /// From the first to the last byte of a request's head (HTTP/1.1).
+    /// From the first to the last byte of a request's head (HTTP/1.1). The first request of a connection has as long from its
+    /// beginning, or from the end of the TLS handshake (HTTP/2 too).
     pub head: Duration,
-    /// A connection without a request.
+    /// A connection between requests.
     pub idle: Duration,
     /// A request body of which no byte comes.
     pub body: Duration,

@@ -26,7 +26,7 @@ pub(crate) struct Pulse {
     open: AtomicU32,
     /// Since when there is no exchange, in milliseconds of `born`.
     idle_since: AtomicU64,
-    /// Since when bytes of a head have been coming in; `NEVER` without.
+    /// Since when a head has been due: from its first byte on, and the first head from the beginning; `NEVER` without.
     head_since: AtomicU64,
     /// Since when the client has not taken what we have for it; `NEVER` if it takes it.
     blocked_since: AtomicU64,
@@ -42,7 +42,8 @@ impl Pulse {
             born: Instant::now(),
             open: AtomicU32::new(0),
             idle_since: AtomicU64::new(0),
-            head_since: AtomicU64::new(NEVER),
+            // Whoever connects has something to ask: silence is granted to those who have asked.
+            head_since: AtomicU64::new(0),
             blocked_since: AtomicU64::new(NEVER),
             unread: AtomicBool::new(false),
         })
@@ -303,5 +304,22 @@ impl Alarm {
             *this.armed = false;
         }
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_head_is_due_from_the_beginning_and_later_ones_from_their_first_byte() {
+        let (limits, pulse) = (Limits::default(), Pulse::new());
+        assert_eq!(pulse.deadline(&limits), Some(pulse.born + limits.head));
+        pulse.exchange_opened();
+        assert_eq!(pulse.deadline(&limits), None);
+        pulse.exchange_closed(pulse.born);
+        assert_eq!(pulse.deadline(&limits), Some(pulse.born + limits.idle));
+        pulse.received();
+        assert!(pulse.deadline(&limits) < Some(pulse.born + limits.idle));
     }
 }

@@ -21,6 +21,7 @@ mod listener;
 mod live;
 mod metrics;
 mod orders;
+mod places;
 mod reconcile;
 mod restrict;
 mod running;

@@ -17,6 +17,7 @@ use crate::connection::Pulse;
 use crate::http::forwarded::Peer;
 use crate::live::Live;
 use crate::metrics::WorkerMetrics;
+use crate::places::Seat;
 use crate::table::{Router, Scope};
 use crate::upstream::Pool;
 
@@ -84,14 +85,22 @@ impl Conn {
 
 /// A connection's place among those that a worker may have open. Counted as open as long as it is held.
 pub(crate) struct Place {
-    _permit: OwnedSemaphorePermit,
+    _among: Among,
     metrics: Arc<WorkerMetrics>,
 }
 
+/// Whose connections share the places.
+pub(crate) enum Among {
+    /// All of the public listener.
+    Public { _permit: OwnedSemaphorePermit },
+    /// Those of a tunnel's peers.
+    Peers { _seat: Seat },
+}
+
 impl Place {
-    pub(crate) fn take(permit: OwnedSemaphorePermit, metrics: &Arc<WorkerMetrics>) -> Self {
+    pub(crate) fn take(among: Among, metrics: &Arc<WorkerMetrics>) -> Self {
         metrics.connection_opened();
-        Self { _permit: permit, metrics: Arc::clone(metrics) }
+        Self { _among: among, metrics: Arc::clone(metrics) }
     }
 }
 

@@ -56,7 +56,7 @@ impl Driver {
         let mut rested = true;
         loop {
             let received = socket.receive()?;
-            shared.take_in(socket.datagrams(&received), &mut wake);
+            shared.take_in(socket.datagrams(&received), received.full, &mut wake);
             // Those who were woken write into what is sent next. A turn without a rest before it yields too: else a flood
             // would keep the worker from everybody.
             if wake_all(&mut wake) || !rested {

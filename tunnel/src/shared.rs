@@ -147,14 +147,17 @@ impl Shared {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Takes in what was received and what time has brought; `wake` gets those who have something to do.
+    /// Takes in what was received and what time has brought; `wake` gets those who have something to do. `behind`: more was
+    /// there than was received.
     pub(crate) fn take_in<'a>(
         &self,
         datagrams: impl Iterator<Item = (SocketAddr, &'a mut [u8])>,
+        behind: bool,
         wake: &mut Vec<Waker>,
     ) {
         let mut core = self.core.lock();
         let now = Instant::now();
+        core.netstack.set_behind(behind);
         for (from, datagram) in datagrams {
             core.netstack.handle_datagram(Path::Udp(from), datagram, now);
         }

@@ -1,5 +1,5 @@
 //! What stands before the handshake, so that strangers cost little: message authentication codes first, cookies under load,
-//! and then a share for each source.
+//! and then a share for each source that has proved where it is.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
@@ -15,15 +15,19 @@ use super::protocol::{COOKIE_LEN, INITIATION, RESPONSE};
 use crate::counters::Drop;
 use crate::path::Path;
 
-/// Handshake messages of one source in a second, while there is load (as in the Linux kernel).
-const SHARE: u32 = 20;
-/// How many of them may come at once.
-const BURST: u32 = 5;
-/// Cookies for one source in a second, and how many of them may be asked for at once: machines behind one address get theirs
-/// one after the other. With [`BUCKETS`] this bounds what a flood from invented addresses has us make and send.
-pub(crate) const COOKIE_SHARE: u32 = 4;
-/// Sources told apart. Two that meet in one bucket share it; more would not make a flood cheaper.
-pub(crate) const BUCKETS: usize = 1024;
+/// Handshake messages of one source in a second, while there is load (as in the Linux kernel), and how many of them may come
+/// at once. Only who has proved its address takes from a share, so nobody uses up another's in its name.
+const SHARE: Rate = Rate::new(20, 5);
+/// Cookies in a second for everybody together. Not by source, for invented sources would use up what is meant for real ones;
+/// and not scarce, for beyond this chance decides who gets one. A cookie is smaller than what it answers and costs some 3 us and
+/// a system call. So many are ten times what ten thousand peers ask for that all come back in one second, and at most two
+/// thirds of a core.
+pub(crate) const COOKIES: Rate = Rate::new(100_000, 1000);
+/// As many are made, a thirtieth of a core, when datagrams arrive faster than they are taken: what time cookies take, the
+/// system drops data for. Whoever catches up by that makes more again, so there are always as many as there is time for.
+pub(crate) const COOKIES_BEHIND: Rate = Rate::new(4096, 8);
+/// Sources told apart. Those that meet in one bucket share it, until the next second, which has other buckets.
+const BUCKETS: usize = 4096;
 /// The second code of a message, and its last bytes.
 const MAC2_LEN: usize = 16;
 
@@ -37,18 +41,21 @@ pub(crate) struct Guard {
     second: Instant,
     seen: u32,
     limit: u32,
+    /// Secret, so that nobody can aim at another's bucket, and another each second.
     hasher: RandomState,
-    handshakes: Shares,
-    cookies: Shares,
+    /// When each bucket has its whole burst again.
+    shares: Box<[Instant]>,
+    /// When the cookies have.
+    cookies: Instant,
+    /// Datagrams arrive faster than they are taken.
+    pub(crate) behind: bool,
 }
 
-/// So many of something in a second for each source.
-struct Shares {
-    /// When each bucket is full again.
-    full: Box<[Instant]>,
-    /// Between two that are granted, in the long run.
+/// So many of something in a second.
+pub(crate) struct Rate {
+    /// Between two, in the long run.
     gap: Duration,
-    /// How many are granted at once.
+    /// How many may come at once.
     burst: u32,
 }
 
@@ -73,8 +80,9 @@ impl Guard {
             seen: 0,
             limit,
             hasher: RandomState::new(),
-            handshakes: Shares::new(SHARE, BURST, now),
-            cookies: Shares::new(COOKIE_SHARE, COOKIE_SHARE, now),
+            shares: vec![now; BUCKETS].into_boxed_slice(),
+            cookies: now,
+            behind: false,
         }
     }
 
@@ -99,8 +107,8 @@ impl Guard {
 
     /// What costs least is asked first: a flood is refused for less than it takes to receive it.
     fn check_under_load<'a>(&mut self, source: IpAddr, datagram: &'a [u8], now: Instant) -> Verdict<'a> {
-        let place = self.hasher.hash_one(network(source)) as usize % BUCKETS;
-        let has_cookie = self.cookies.has(place, now);
+        let cookies = if self.behind { COOKIES_BEHIND } else { COOKIES };
+        let has_cookie = cookies.has(self.cookies, now);
         if !has_cookie && is_without_mac2(datagram) {
             return Verdict::Refuse(Drop::UnderLoad);
         }
@@ -109,39 +117,51 @@ impl Guard {
         let room = if has_cookie { COOKIE_LEN } else { 0 };
         match self.strict.verify_packet(Some(source), datagram, &mut cookie[..room]) {
             Ok(packet @ Packet::PacketCookieReply(_)) => Verdict::Pass(packet),
-            Ok(packet) if self.handshakes.take(place, now) => Verdict::Pass(packet),
+            Ok(packet) if SHARE.take(self.share(source), now) => Verdict::Pass(packet),
             Ok(_) => Verdict::Refuse(Drop::UnderLoad),
             Err(TunnResult::WriteToNetwork(_)) => {
-                self.cookies.take(place, now);
+                cookies.take(&mut self.cookies, now);
                 Verdict::Cookie(cookie)
             }
             Err(error) => Verdict::Refuse(reason(&error)),
         }
     }
 
+    fn share(&mut self, source: IpAddr) -> &mut Instant {
+        let place = self.hasher.hash_one(network(source)) as usize % BUCKETS;
+        &mut self.shares[place]
+    }
+
     fn is_loaded(&mut self, now: Instant) -> bool {
         if now.saturating_duration_since(self.second) >= Duration::from_secs(1) {
             self.second = now;
             self.seen = 0;
+            self.hasher = RandomState::new();
         }
         self.seen >= self.limit
     }
 }
 
-impl Shares {
-    fn new(in_a_second: u32, burst: u32, now: Instant) -> Self {
-        let full = vec![now; BUCKETS].into_boxed_slice();
-        Self { full, gap: Duration::from_secs(1) / in_a_second, burst }
+impl Rate {
+    const fn new(in_a_second: u64, burst: u32) -> Self {
+        Self { gap: Duration::from_nanos(1_000_000_000 / in_a_second), burst }
     }
 
-    fn has(&self, place: usize, now: Instant) -> bool {
-        (self.full[place].max(now) + self.gap).duration_since(now) <= self.gap * self.burst
+    /// The most in a span that begins with the whole burst.
+    #[cfg(test)]
+    pub(crate) fn most(&self, span: Duration) -> u128 {
+        u128::from(self.burst) + span.as_nanos() / self.gap.as_nanos()
     }
 
-    fn take(&mut self, place: usize, now: Instant) -> bool {
-        let granted = self.has(place, now);
+    /// Whether there is one, where `full` is when the whole burst is there again.
+    fn has(&self, full: Instant, now: Instant) -> bool {
+        (full.max(now) + self.gap).duration_since(now) <= self.gap * self.burst
+    }
+
+    fn take(&self, full: &mut Instant, now: Instant) -> bool {
+        let granted = self.has(*full, now);
         if granted {
-            self.full[place] = self.full[place].max(now) + self.gap;
+            *full = (*full).max(now) + self.gap;
         }
         granted
     }

@@ -107,6 +107,11 @@ impl Engine {
         self.own = own;
     }
 
+    /// Whether datagrams arrive faster than they are taken.
+    pub(crate) fn set_behind(&mut self, behind: bool) {
+        self.guard.behind = behind;
+    }
+
     /// What peers know us by.
     pub(crate) fn public_key(&self) -> [u8; 32] {
         self.public

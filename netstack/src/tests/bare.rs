@@ -30,6 +30,7 @@ struct Bare {
 /// A connection as its peer sees it.
 #[derive(Clone, Copy)]
 struct Conn {
+    peer: PeerIndex,
     tuple: FourTuple,
     seq: u32,
     ack: u32,
@@ -99,10 +100,14 @@ impl Bare {
 
     /// A peer opens a connection.
     fn open(&mut self, tuple: FourTuple) -> Option<Conn> {
-        self.arrive(PEER, &packet(&tuple, &syn(1000), b""));
+        self.open_for(PEER, tuple)
+    }
+
+    fn open_for(&mut self, peer: PeerIndex, tuple: FourTuple) -> Option<Conn> {
+        self.arrive(peer, &packet(&tuple, &syn(1000), b""));
         let answer = self.headers().pop().filter(|header| header.syn)?;
-        let conn = Conn { tuple, seq: 1001, ack: answer.seq.wrapping_add(1) };
-        self.arrive(PEER, &packet(&tuple, &conn.header(), b""));
+        let conn = Conn { peer, tuple, seq: 1001, ack: answer.seq.wrapping_add(1) };
+        self.arrive(peer, &packet(&tuple, &conn.header(), b""));
         Some(conn)
     }
 
@@ -161,7 +166,9 @@ fn a_syn_costs_nothing_beyond_each_bound_and_others_go_on() {
     let bound = |limits: Limits, reason: Drop, most: u64| {
         let mut bare = Bare::new(limits);
         for port in 1..200 {
-            bare.arrive(PEER, &packet(&tuple(port), &syn(1000), b""));
+            // What bounds them all is reached by many alone: one has a part of what is left.
+            let peer = if matches!(reason, Drop::Flows | Drop::Backlog) { PeerIndex(port.into()) } else { PEER };
+            bare.arrive(peer, &packet(&tuple(port), &syn(1000), b""));
         }
         assert_eq!((bare.stack.counters.flows, bare.dropped(reason)), (most, 199 - most), "{reason:?}");
         assert_eq!(bare.sent().len() as u64, most, "what is dropped is not answered");
@@ -182,6 +189,27 @@ fn a_syn_costs_nothing_beyond_each_bound_and_others_go_on() {
     bare.pass(Duration::from_secs(30));
     bare.sent();
     assert!(bare.open(tuple(7)).is_some(), "there is room again");
+}
+
+#[test]
+fn peers_that_take_all_they_get_leave_some_to_each_other() {
+    const ALL: u32 = 1000;
+    let plenty = Limits { flows: 100_000, backlog: 100_000, embryonic_per_peer: 100_000, ..Limits::default() };
+    for limits in [Limits { flows: ALL, ..plenty.clone() }, Limits { backlog: ALL, ..plenty }] {
+        let mut bare = Bare::new(limits);
+        let (mut port, mut held) = (0, Vec::new());
+        for peer in 0..40 {
+            // Each tries for ever, and the first begins before there is anybody else.
+            let before = bare.stack.counters.flows;
+            for _ in 0..200 {
+                port += 1;
+                bare.arrive(PeerIndex(peer), &packet(&tuple(port), &syn(1000), b""));
+            }
+            held.push(bare.stack.counters.flows - before);
+        }
+        assert_eq!(held[0], u64::from(ALL.div_ceil(9)), "an eighth of what it leaves");
+        assert!(held.iter().all(|held| *held > 0), "{held:?}");
+    }
 }
 
 #[test]
@@ -362,11 +390,13 @@ fn a_closed_connection_whose_peer_is_silent_ends_within_its_bound() {
 fn memory_stays_within_its_budget_when_nobody_reads() {
     let memory = 1 << 20;
     let mut bare = Bare::new(Limits { memory, flows: 64, ..Limits::default() });
-    let mut conns: Vec<Conn> = (1..=50).map(|port| bare.open(tuple(port)).expect("open")).collect();
+    // A peer each, for one peer has a part of what is left.
+    let open = |bare: &mut Bare, port: u16| bare.open_for(PeerIndex(port.into()), tuple(port)).expect("open");
+    let mut conns: Vec<Conn> = (1..=50).map(|port| open(&mut bare, port)).collect();
     let streams: Vec<StreamId> = conns.iter().map(|_| bare.accept()).collect();
     for _ in 0..100 {
         for conn in &mut conns {
-            bare.arrive(PEER, &packet(&conn.tuple, &conn.header(), &[7; 1380]));
+            bare.arrive(conn.peer, &packet(&conn.tuple, &conn.header(), &[7; 1380]));
             conn.seq = conn.seq.wrapping_add(1380);
         }
         bare.sent();
@@ -374,12 +404,12 @@ fn memory_stays_within_its_budget_when_nobody_reads() {
     }
     assert!(bare.dropped(Drop::Memory) > 0);
     // Those that hold nothing yet get on, and holes get nobody more memory.
-    let late: Vec<Conn> = (51..=60).map(|port| bare.open(tuple(port)).expect("open")).collect();
+    let late: Vec<Conn> = (51..=60).map(|port| open(&mut bare, port)).collect();
     let waiting: Vec<StreamId> = late.iter().map(|_| bare.accept()).collect();
     for conn in &late {
         for (from, length) in [(0, 1000), (1000, 60_000), (60_000, 1), (1000, 60_000)] {
             let header = Header { seq: conn.seq.wrapping_add(from), ..conn.header() };
-            bare.arrive(PEER, &packet(&conn.tuple, &header, &vec![7; length]));
+            bare.arrive(conn.peer, &packet(&conn.tuple, &header, &vec![7; length]));
         }
         bare.sent();
     }

@@ -19,7 +19,7 @@ struct Pair {
 impl Pair {
     fn new() -> Self {
         let now = Instant::now();
-        let limits = Limits { embryonic_per_peer: 20_000, backlog: 20_000, ..Limits::default() };
+        let limits = Limits { flows: 100_000, ..Limits::default() };
         let nets = [0, 1].map(|host| {
             let key = PrivateKey::from_bytes([host as u8 + 1; 32]);
             let addresses = vec![inside(host, false)];

@@ -30,6 +30,20 @@ async fn silence_before_the_handshake_ends() {
 }
 
 #[tokio::test]
+async fn silence_after_the_handshake_ends_before_idleness_does() {
+    let upstream = Upstream::mirror().await;
+    let world = world(&upstream, |limits| limits.head = SHORT).await;
+    assert_eq!(after(&world, "").await, "");
+    let http2 = world.http2::<http_body_util::Empty<bytes::Bytes>>("app.test").await;
+    soon(async {
+        while !http2.is_closed() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_websocket_keeps_its_connections_place() {
     let upstream = Upstream::start(super::flows::websocket).await;
     let world = world(&upstream, |limits| limits.connections = 1).await;

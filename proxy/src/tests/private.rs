@@ -1,6 +1,8 @@
 //! Private services: what a tunnel peer reaches, and what everybody else sees of it.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -13,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::basics::{heard, key, request, soon};
+use super::basics::{all, heard, key, request, soon};
 use super::device::Device;
 use super::flows::websocket;
 use super::peers::PROXY;
@@ -152,6 +154,56 @@ async fn whoever_management_refuses_is_not_asked_for_anything_else() {
     assert_eq!(world.management.questions(), 0, "the credential was not even looked at");
     assert_eq!(upstream.connections(), 0);
     assert_eq!(laptop.get(&world, "inside.test", "/", &[]).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn peers_that_take_all_connections_they_get_keep_nobody_out() {
+    const ALL: usize = 20;
+    let upstream = Upstream::mirror().await;
+    let names = ["100.72.0.2", "100.72.0.3", "100.72.0.4", "100.72.0.5"];
+    let devices = names.map(|address| Device::new("laptop", address));
+    let management = Arc::new(Fake::default());
+    management.peers.set("acc", devices.iter().map(|device| device.mapped(1)).collect());
+    let inside = private("inside", &upstream.url());
+    let world = World::start_under(management, &[inside], |config| {
+        config.limits.connections = ALL;
+        // Those that are only held are held to the end.
+        config.limits.head = config.limits.idle;
+    })
+    .await;
+    let proxy = world.management.peers.registered("acc").await;
+    devices.iter().for_each(|device| device.knows(&proxy));
+    let [greedy @ .., late] = &devices;
+    let mut held: Vec<Vec<_>> = Vec::new();
+    for device in greedy {
+        let mut own = Vec::new();
+        while let Ok(tls) = device.tls(&world, "inside.test").await {
+            own.push(tls);
+            assert!(own.len() <= ALL / 8 + 1, "more than its share");
+        }
+        // Both ports are one matter, and nothing but a reset comes of what is too much.
+        let mut plain = device.connect(80).await.unwrap();
+        assert!(soon(plain.read_u8()).await.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset));
+        held.push(own);
+    }
+    assert_eq!(late.get(&world, "inside.test", "/", &[]).await.status, StatusCode::OK);
+    assert_eq!(late.get_plain("inside.test", "/", &[]).await.status, StatusCode::OK);
+
+    // Whoever has its share goes on with it, and gets more once some is given back.
+    let first = &mut held[0][0];
+    first.write_all(b"GET / HTTP/1.1\r\nHost: inside.test\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert!(all(first).await.starts_with("HTTP/1.1 200 OK"));
+    held.truncate(1);
+    held[0].remove(0);
+    soon(async { while greedy[0].tls(&world, "inside.test").await.is_err() {} }).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_connects_and_asks_nothing_is_not_waited_for() {
+    let short = |config: &mut Config| config.limits.head = Duration::from_millis(150);
+    let (world, device, _upstream) = world(short).await;
+    assert_eq!(all(device.connect(80).await.unwrap()).await, "");
+    assert_eq!(all(device.tls(&world, "inside.test").await.unwrap()).await, "");
 }
 
 #[tokio::test]
