@@ -39,7 +39,7 @@ pub(crate) struct Answer {
 /// The upstream cannot be reached, breaks off, is too slow; or the client's body does not come.
 pub(crate) async fn forward(
     exchange: &Exchange,
-    head: Request<()>,
+    mut head: Request<()>,
     body: Incoming,
     upstream: &Arc<Upstream>,
     expects_continue: bool,
@@ -56,7 +56,7 @@ pub(crate) async fn forward(
     let patience = upstream.request_timeout.or(limits.response_header_timeout);
     let dial = patience.map_or(limits.dial_timeout, |patience| patience.min(limits.dial_timeout));
     let started = flow.moved();
-    let outcome = within(patience, &flow, send(&worker.pool, upstream, head, upload, dial)).await;
+    let outcome = within(patience, &flow, send(&worker.pool, upstream, &mut head, upload, dial)).await;
     worker.metrics.backend(started.elapsed());
     outcome
 }
@@ -66,7 +66,7 @@ pub(crate) async fn forward(
 async fn send(
     pool: &Rc<Pool>,
     upstream: &Arc<Upstream>,
-    mut head: Request<()>,
+    head: &mut Request<()>,
     mut upload: Upload,
     patience: Duration,
 ) -> Result<Answer> {
@@ -76,9 +76,9 @@ async fn send(
         None => dial(pool, upstream, patience).await?,
     };
     loop {
-        let again = lease.used == Used::Rested && is_repeatable(&head, &upload);
+        let again = lease.used == Used::Rested && is_repeatable(head, &upload);
         let lines = take(&mut lease.wire.borrow_mut().lines);
-        let push = Push::new(&head, upload, lines).map_err(|error| Error::with(Kind::ClientGone, error))?;
+        let push = Push::new(head, upload, lines).map_err(|error| Error::with(Kind::ClientGone, error))?;
         // What is sent need not be kept, and leaves its memory to the answer.
         let mut fields = if again { HeaderMap::new() } else { take(head.headers_mut()) };
         fields.clear();

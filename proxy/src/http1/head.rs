@@ -5,12 +5,12 @@ use std::mem::{MaybeUninit, take};
 use bytes::{Buf, BytesMut};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode, Version};
-use httparse::{ParserConfig, Status};
+use httparse::{Header, ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
 
 use crate::http1::content::Content;
-use crate::http1::framing::{content_length, is_chunked, stays_open};
-use crate::http1::lines::{MAX_FIELDS, are_strict, collect};
+use crate::http1::framing::{content_length, is_chunked, members, stays_open};
+use crate::http1::lines::{MAX_FIELDS, are_strict, collect, values};
 use crate::http1::malformed::Malformed;
 
 /// A head.
@@ -69,19 +69,22 @@ impl Heads {
         if input[0] == b'\r' || !are_strict(&input[..length]) {
             return Err(Malformed::Lines);
         }
-        collect(&input[..length], head.headers, fields)?;
         let status = head.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(httparse::Error::Status)?;
         let http11 = head.version == Some(1);
         let reason = head.reason.filter(|reason| Some(*reason) != status.canonical_reason());
         let reason = reason.and_then(|reason| ReasonPhrase::try_from(reason.as_bytes()).ok());
-        let framing = Framing::read(status, http11, method, fields)?;
-        input.advance(length);
-        self.seen = 0;
+        let framing = Framing::read(status, http11, method, head.headers)?;
         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
-            fields.clear();
+            input.advance(length);
+            self.seen = 0;
             return Ok(Some(Head::Interim(status)));
         }
 
+        collect(&input[..length], head.headers, fields)?;
+        if let Some(length) = framing.repeated {
+            fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        input.advance(length);
         let mut response = Response::new(());
         *response.status_mut() = status;
         *response.version_mut() = if http11 { Version::HTTP_11 } else { Version::HTTP_10 };
@@ -108,36 +111,35 @@ impl Heads {
 struct Framing {
     content: Content,
     stays_open: bool,
+    /// A length that is said more than once; once is enough.
+    repeated: Option<u64>,
 }
 
 impl Framing {
-    /// RFC 9112 §6.3. Two `Content-Length` that agree become one.
-    fn read(status: StatusCode, http11: bool, method: &Method, fields: &mut HeaderMap) -> Result<Self, Malformed> {
-        let (length, chunked) = (content_length(fields)?, is_chunked(fields)?);
+    /// RFC 9112 §6.3.
+    fn read(status: StatusCode, http11: bool, method: &Method, fields: &[Header<'_>]) -> Result<Self, Malformed> {
+        let length = content_length(values(fields, &header::CONTENT_LENGTH))?;
+        let repeated = length.filter(|_| members(values(fields, &header::CONTENT_LENGTH)).nth(1).is_some());
+        let chunked = is_chunked(values(fields, &header::TRANSFER_ENCODING))?;
         if chunked && (length.is_some() || !http11) {
             return Err(Malformed::TransferEncoding);
         }
-        if let Some(length) = length.filter(|_| fields.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some()) {
-            fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-        }
-        let stays_open = stays_open(http11, fields);
         let announced = chunked || length.is_some_and(|length| length > 0);
-        let framing = match status {
-            StatusCode::SWITCHING_PROTOCOLS => Self { content: Content::NONE, stays_open: false },
+        let stays_open = stays_open(http11, values(fields, &header::CONNECTION));
+        let (content, stays_open) = match status {
+            StatusCode::SWITCHING_PROTOCOLS => (Content::NONE, false),
             _ if status.is_informational() && announced => return Err(Malformed::InterimContent),
-            _ if status.is_informational() => Self { content: Content::NONE, stays_open },
+            _ if status.is_informational() => (Content::NONE, stays_open),
             // They announce what a GET would have brought.
-            _ if *method == Method::HEAD || status == StatusCode::NOT_MODIFIED => {
-                Self { content: Content::NONE, stays_open }
-            }
+            _ if *method == Method::HEAD || status == StatusCode::NOT_MODIFIED => (Content::NONE, stays_open),
             // If it announces content all the same, nobody knows whether that follows.
-            StatusCode::NO_CONTENT => Self { content: Content::NONE, stays_open: stays_open && !announced },
-            _ if chunked => Self { content: Content::chunked(), stays_open },
+            StatusCode::NO_CONTENT => (Content::NONE, stays_open && !announced),
+            _ if chunked => (Content::chunked(), stays_open),
             _ => match length {
-                Some(length) => Self { content: Content::Length(length), stays_open },
-                None => Self { content: Content::UNTIL_CLOSE, stays_open: false },
+                Some(length) => (Content::Length(length), stays_open),
+                None => (Content::UNTIL_CLOSE, false),
             },
         };
-        Ok(framing)
+        Ok(Self { content, stays_open, repeated })
     }
 }

@@ -12,8 +12,18 @@ pub(crate) const MAX_FIELDS: usize = 100;
 /// Whether each line ends with CR LF. The parser takes a bare LF for a line's end but no CR without its LF: where there are as
 /// many of the one as of the other, each LF has its CR.
 pub(crate) fn are_strict(parsed: &[u8]) -> bool {
-    let count = |wanted: u8| parsed.iter().filter(|&&byte| byte == wanted).count();
-    count(b'\n') == count(b'\r')
+    count(parsed, b'\n') == count(parsed, b'\r')
+}
+
+/// In sums of one byte each, which are made for 16 bytes at a time.
+fn count(text: &[u8], wanted: u8) -> usize {
+    let sum = |some: &[u8]| some.iter().map(|&byte| u8::from(byte == wanted)).sum::<u8>();
+    text.chunks(u8::MAX.into()).map(|some| usize::from(sum(some))).sum()
+}
+
+/// The values of the fields `name`.
+pub(crate) fn values<'a>(parsed: &[Header<'a>], name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    parsed.iter().filter(|field| field.name.eq_ignore_ascii_case(name.as_str())).map(|field| field.value)
 }
 
 /// Adds the fields `parsed` out of `text` to `fields`.

@@ -11,6 +11,7 @@ mod lines;
 mod malformed;
 mod outgoing;
 mod piece;
+pub(crate) mod replay;
 #[cfg(test)]
 mod tests;
 

@@ -52,7 +52,8 @@ impl Outgoing {
     /// # Errors
     /// [`Unsendable`].
     pub(crate) fn new(head: &Request<()>, content: bool, mut lines: Vec<u8>) -> Result<Self, Unsendable> {
-        let length = content_length(head.headers()).map_err(|_| Unsendable)?;
+        let lengths = head.headers().get_all(header::CONTENT_LENGTH).iter().map(HeaderValue::as_bytes);
+        let length = content_length(lengths).map_err(|_| Unsendable)?;
         let left = match length {
             Some(length) => Left::Length(length),
             None if content => Left::Chunks { announced: announced(head.headers()) },

@@ -1,66 +1,16 @@
 //! The whole of an answer, in pieces of any size, against tables and against hyper.
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, Request};
+use bytes::Bytes;
+use http::{Method, Request};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::http1::head::{Head, Heads};
 use crate::http1::malformed::Malformed;
 use crate::http1::outgoing::{Outgoing, Unsendable};
-use crate::http1::piece::Piece;
-
-/// What there is in an answer.
-#[derive(Debug, PartialEq, Eq)]
-struct Heard {
-    interim: Vec<u16>,
-    status: u16,
-    fields: HeaderMap,
-    body: Vec<u8>,
-    trailers: HeaderMap,
-}
-
-/// What there is beside it.
-#[derive(Debug, PartialEq, Eq)]
-struct Beside {
-    stays_open: bool,
-    left: usize,
-}
-
-/// Reads an answer to `method` that comes in `pieces`, after which the connection is closed.
-fn read<'a>(method: &Method, pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<(Heard, Beside), Malformed> {
-    let (mut input, mut heads, mut interim) = (BytesMut::new(), Heads::default(), Vec::new());
-    let mut pieces = pieces.into_iter();
-    let mut answer = loop {
-        match heads.read(&mut input, method, &mut HeaderMap::new())? {
-            Some(Head::Final(answer)) => break answer,
-            Some(Head::Interim(status)) => interim.push(status.as_u16()),
-            None => input.extend_from_slice(pieces.next().ok_or(Malformed::Short)?),
-        }
-    };
-    let (mut body, mut trailers) = (Vec::new(), HeaderMap::new());
-    while !answer.content.is_complete() {
-        match answer.content.read(&mut input)? {
-            Some(Piece::Data(data)) => {
-                assert!(!data.is_empty());
-                body.extend_from_slice(&data);
-            }
-            Some(Piece::Trailers(fields)) => trailers = fields,
-            None => match pieces.next() {
-                Some(piece) => input.extend_from_slice(piece),
-                None if answer.content.is_complete() => {}
-                None => answer.content.close()?,
-            },
-        }
-    }
-    let left = input.len() + pieces.map(<[u8]>::len).sum::<usize>();
-    let (parts, ()) = answer.response.into_parts();
-    let heard = Heard { interim, status: parts.status.as_u16(), fields: parts.headers, body, trailers };
-    Ok((heard, Beside { stays_open: answer.stays_open, left }))
-}
+use crate::http1::replay::{Beside, Heard, read};
 
 fn whole(text: &str) -> Result<(Heard, Beside), Malformed> {
     read(&Method::GET, [text.as_bytes()])
@@ -78,6 +28,10 @@ fn an_answer_ends_where_its_framing_says() {
     let get = |text: &str| content(&Method::GET, text);
     assert_eq!(get("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP"), ok("ok", true, 4));
     assert_eq!(get("HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\nContent-Length: 2\r\n\r\nok"), ok("ok", true, 0));
+    for repeated in ["Content-Length: 2, 2\r\n", "Content-Length: 2\r\nContent-Length: 2\r\n"] {
+        let (heard, _) = whole(&format!("HTTP/1.1 200 OK\r\n{repeated}\r\nok")).unwrap();
+        assert_eq!(heard.fields.get_all("content-length").iter().collect::<Vec<_>>(), ["2"]);
+    }
     assert_eq!(get("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"), ok("ok", false, 0));
     assert_eq!(get("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok"), ok("ok", false, 0));
     assert_eq!(get("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok"), ok("ok", true, 0));
