@@ -2,73 +2,98 @@
 
 use crate::http1::malformed::Malformed;
 
-/// What the `values` of `Content-Length` say. A number that is repeated is one number (RFC 9110 §8.6).
-///
-/// # Errors
-/// [`Malformed::Length`].
-pub(crate) fn content_length<'a>(values: impl Iterator<Item = &'a [u8]>) -> Result<Option<u64>, Malformed> {
-    let mut length = None;
-    for number in members(values) {
-        let number = decimal(number).ok_or(Malformed::Length)?;
-        if length.is_some_and(|length| length != number) {
-            return Err(Malformed::Length);
+/// What the framing fields of a head say.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Framing {
+    /// `Content-Length`.
+    pub(crate) length: Option<u64>,
+    /// That is said more than once. A number that is repeated is one number (RFC 9110 §8.6).
+    pub(crate) repeated: bool,
+    /// `Transfer-Encoding: chunked`.
+    pub(crate) chunked: bool,
+    /// `Connection: close`.
+    close: bool,
+    /// `Connection: keep-alive`.
+    keep_alive: bool,
+}
+
+impl Framing {
+    /// Takes in a field, if it is one of those.
+    ///
+    /// # Errors
+    /// [`Malformed::Length`], [`Malformed::TransferEncoding`].
+    pub(crate) fn hear(&mut self, name: &str, value: &[u8]) -> Result<(), Malformed> {
+        if name.eq_ignore_ascii_case("content-length") {
+            self.content_length(value)?;
+        } else if name.eq_ignore_ascii_case("transfer-encoding") {
+            // Nobody asked for any other coding, and nobody behind us would know of it.
+            if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                return Err(Malformed::TransferEncoding);
+            }
+            self.chunked = true;
+        } else if name.eq_ignore_ascii_case("connection") {
+            for option in members(value) {
+                self.close |= option.eq_ignore_ascii_case(b"close");
+                self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+            }
         }
-        length = Some(number);
+        Ok(())
     }
-    Ok(length)
+
+    /// Takes in a `Content-Length`.
+    ///
+    /// # Errors
+    /// [`Malformed::Length`].
+    pub(crate) fn content_length(&mut self, value: &[u8]) -> Result<(), Malformed> {
+        for number in members(value) {
+            let number = decimal(number).ok_or(Malformed::Length)?;
+            if self.length.is_some_and(|length| length != number) {
+                return Err(Malformed::Length);
+            }
+            self.repeated = self.length.is_some();
+            self.length = Some(number);
+        }
+        Ok(())
+    }
+
+    /// Whether the connection stays open after the message (RFC 9112 §9.3). `close` wins.
+    pub(crate) fn stays_open(&self, http11: bool) -> bool {
+        !self.close && (http11 || self.keep_alive)
+    }
+}
+
+/// The members of a comma-separated list.
+fn members(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
 }
 
 /// Digits alone: `u64::from_str` would take a sign.
 fn decimal(digits: &[u8]) -> Option<u64> {
-    let all = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    str::from_utf8(digits).ok().filter(|_| all)?.parse().ok()
-}
-
-/// Whether the content comes in chunks, by the `values` of `Transfer-Encoding`.
-///
-/// # Errors
-/// [`Malformed::TransferEncoding`] for any other coding: nobody asked for one, and nobody behind us would know of it.
-pub(crate) fn is_chunked<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Result<bool, Malformed> {
-    match (values.next(), values.next()) {
-        (None, _) => Ok(false),
-        (Some(value), None) if value.eq_ignore_ascii_case(b"chunked") => Ok(true),
-        (Some(_), _) => Err(Malformed::TransferEncoding),
-    }
-}
-
-/// Whether the connection stays open after the message, by the `values` of `Connection` (RFC 9112 §9.3). `close` wins.
-pub(crate) fn stays_open<'a>(http11: bool, values: impl Iterator<Item = &'a [u8]>) -> bool {
-    let mut stays = http11;
-    for option in members(values) {
-        if option.eq_ignore_ascii_case(b"close") {
-            return false;
-        }
-        stays |= option.eq_ignore_ascii_case(b"keep-alive");
-    }
-    stays
-}
-
-/// The members of comma-separated lists.
-pub(crate) fn members<'a>(values: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = &'a [u8]> {
-    values.flat_map(|list| list.split(|&byte| byte == b',')).map(<[u8]>::trim_ascii)
+    let add = |number: u64, &digit: &u8| {
+        let digit = u64::from(digit.checked_sub(b'0').filter(|digit| *digit < 10)?);
+        number.checked_mul(10)?.checked_add(digit)
+    };
+    digits.iter().try_fold(0, add).filter(|_| !digits.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn bytes<'a>(values: &'a [&str]) -> impl Iterator<Item = &'a [u8]> {
-        values.iter().map(|value| value.as_bytes())
+    fn heard(name: &str, values: &[&str]) -> Result<Framing, Malformed> {
+        let mut framing = Framing::default();
+        values.iter().try_for_each(|value| framing.hear(name, value.as_bytes())).map(|()| framing)
     }
 
     #[test]
     fn a_length_is_one_number() {
-        let read = |values: &[&str]| content_length(bytes(values));
-        assert_eq!(read(&[]), Ok(None));
-        assert_eq!(read(&["0"]), Ok(Some(0)));
-        assert_eq!(read(&["18446744073709551615"]), Ok(Some(u64::MAX)));
-        assert_eq!(read(&["5", "5, 05"]), Ok(Some(5)));
-        for bad in ["", "+5", "-5", "5 5", "0x5", "5,", "5, 6", "18446744073709551616", "5;x"] {
+        let read = |values: &[&str]| heard("Content-length", values).map(|framing| (framing.length, framing.repeated));
+        assert_eq!(read(&[]), Ok((None, false)));
+        assert_eq!(read(&["0"]), Ok((Some(0), false)));
+        assert_eq!(read(&["18446744073709551615"]), Ok((Some(u64::MAX), false)));
+        assert_eq!(read(&["5, 05"]), Ok((Some(5), true)));
+        assert_eq!(read(&["5", "5"]), Ok((Some(5), true)));
+        for bad in ["", "+5", "-5", "5 5", "0x5", "5,", "5, 6", "18446744073709551616", "5;x", "5:"] {
             assert_eq!(read(&[bad]), Err(Malformed::Length), "{bad:?}");
         }
         assert_eq!(read(&["5", "6"]), Err(Malformed::Length));
@@ -76,7 +101,7 @@ mod tests {
 
     #[test]
     fn chunked_is_the_only_coding() {
-        let read = |values: &[&str]| is_chunked(bytes(values));
+        let read = |values: &[&str]| heard("Transfer-Encoding", values).map(|framing| framing.chunked);
         assert_eq!((read(&[]), read(&["Chunked"])), (Ok(false), Ok(true)));
         for bad in
             [&["gzip"][..], &["gzip, chunked"], &["chunked, chunked"], &["chunked", "chunked"], &["xchunked"], &[""]]
@@ -87,7 +112,8 @@ mod tests {
 
     #[test]
     fn close_wins() {
-        let stays = |http11, values: &[&str]| stays_open(http11, bytes(values));
+        let stays =
+            |http11, values: &[&str]| heard("CONNECTION", values).is_ok_and(|framing| framing.stays_open(http11));
         assert!(stays(true, &[]) && stays(true, &["upgrade"]) && stays(false, &["Keep-Alive"]));
         assert!(!stays(false, &[]) && !stays(true, &["Close"]));
         assert!(!stays(true, &["keep-alive, close"]) && !stays(false, &["close", "keep-alive"]));

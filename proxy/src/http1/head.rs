@@ -5,12 +5,12 @@ use std::mem::{MaybeUninit, take};
 use bytes::{Buf, BytesMut};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode, Version};
-use httparse::{Header, ParserConfig, Status};
+use httparse::{ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
 
 use crate::http1::content::Content;
-use crate::http1::framing::{content_length, is_chunked, members, stays_open};
-use crate::http1::lines::{MAX_FIELDS, are_strict, collect, values};
+use crate::http1::framing::Framing;
+use crate::http1::lines::{MAX_FIELDS, are_strict, collect};
 use crate::http1::malformed::Malformed;
 
 /// A head.
@@ -71,9 +71,9 @@ impl Heads {
         }
         let status = head.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(httparse::Error::Status)?;
         let http11 = head.version == Some(1);
-        let reason = head.reason.filter(|reason| Some(*reason) != status.canonical_reason());
-        let reason = reason.and_then(|reason| ReasonPhrase::try_from(reason.as_bytes()).ok());
-        let framing = Framing::read(status, http11, method, head.headers)?;
+        let mut framing = Framing::default();
+        head.headers.iter().try_for_each(|field| framing.hear(field.name, field.value))?;
+        let (content, stays_open) = extent(status, http11, method, &framing)?;
         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
             input.advance(length);
             self.seen = 0;
@@ -81,18 +81,18 @@ impl Heads {
         }
 
         collect(&input[..length], head.headers, fields)?;
-        if let Some(length) = framing.repeated {
+        if let Some(length) = framing.length.filter(|_| framing.repeated) {
             fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
-        input.advance(length);
         let mut response = Response::new(());
         *response.status_mut() = status;
         *response.version_mut() = if http11 { Version::HTTP_11 } else { Version::HTTP_10 };
         *response.headers_mut() = take(fields);
-        if let Some(reason) = reason {
+        if let Some(reason) = unusual(head.reason, status) {
             response.extensions_mut().insert(reason);
         }
-        Ok(Some(Head::Final(Answer { response, content: framing.content, stays_open: framing.stays_open })))
+        input.advance(length);
+        Ok(Some(Head::Final(Answer { response, content, stays_open })))
     }
 
     /// A head that comes byte by byte is parsed twice: when it begins, and once it has an end.
@@ -107,39 +107,32 @@ impl Heads {
     }
 }
 
-/// How far an answer goes.
-struct Framing {
-    content: Content,
-    stays_open: bool,
-    /// A length that is said more than once; once is enough.
-    repeated: Option<u64>,
+/// The words after the status, where they are not those that everybody uses.
+fn unusual(reason: Option<&str>, status: StatusCode) -> Option<ReasonPhrase> {
+    let reason = reason.filter(|reason| Some(*reason) != status.canonical_reason())?;
+    ReasonPhrase::try_from(reason.as_bytes()).ok()
 }
 
-impl Framing {
-    /// RFC 9112 §6.3.
-    fn read(status: StatusCode, http11: bool, method: &Method, fields: &[Header<'_>]) -> Result<Self, Malformed> {
-        let length = content_length(values(fields, &header::CONTENT_LENGTH))?;
-        let repeated = length.filter(|_| members(values(fields, &header::CONTENT_LENGTH)).nth(1).is_some());
-        let chunked = is_chunked(values(fields, &header::TRANSFER_ENCODING))?;
-        if chunked && (length.is_some() || !http11) {
-            return Err(Malformed::TransferEncoding);
-        }
-        let announced = chunked || length.is_some_and(|length| length > 0);
-        let stays_open = stays_open(http11, values(fields, &header::CONNECTION));
-        let (content, stays_open) = match status {
-            StatusCode::SWITCHING_PROTOCOLS => (Content::NONE, false),
-            _ if status.is_informational() && announced => return Err(Malformed::InterimContent),
-            _ if status.is_informational() => (Content::NONE, stays_open),
-            // They announce what a GET would have brought.
-            _ if *method == Method::HEAD || status == StatusCode::NOT_MODIFIED => (Content::NONE, stays_open),
-            // If it announces content all the same, nobody knows whether that follows.
-            StatusCode::NO_CONTENT => (Content::NONE, stays_open && !announced),
-            _ if chunked => (Content::chunked(), stays_open),
-            _ => match length {
-                Some(length) => (Content::Length(length), stays_open),
-                None => (Content::UNTIL_CLOSE, false),
-            },
-        };
-        Ok(Self { content, stays_open, repeated })
+/// How far an answer goes, and whether the connection stays open after it (RFC 9112 §6.3).
+fn extent(status: StatusCode, http11: bool, method: &Method, framing: &Framing) -> Result<(Content, bool), Malformed> {
+    if framing.chunked && (framing.length.is_some() || !http11) {
+        return Err(Malformed::TransferEncoding);
     }
+    let announced = framing.chunked || framing.length.is_some_and(|length| length > 0);
+    let stays_open = framing.stays_open(http11);
+    let extent = match status {
+        StatusCode::SWITCHING_PROTOCOLS => (Content::NONE, false),
+        _ if status.is_informational() && announced => return Err(Malformed::InterimContent),
+        _ if status.is_informational() => (Content::NONE, stays_open),
+        // They announce what a GET would have brought.
+        _ if *method == Method::HEAD || status == StatusCode::NOT_MODIFIED => (Content::NONE, stays_open),
+        // If it announces content all the same, nobody knows whether that follows.
+        StatusCode::NO_CONTENT => (Content::NONE, stays_open && !announced),
+        _ if framing.chunked => (Content::chunked(), stays_open),
+        _ => match framing.length {
+            Some(length) => (Content::Length(length), stays_open),
+            None => (Content::UNTIL_CLOSE, false),
+        },
+    };
+    Ok(extent)
 }

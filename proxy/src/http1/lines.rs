@@ -21,11 +21,6 @@ fn count(text: &[u8], wanted: u8) -> usize {
     text.chunks(u8::MAX.into()).map(|some| usize::from(sum(some))).sum()
 }
 
-/// The values of the fields `name`.
-pub(crate) fn values<'a>(parsed: &[Header<'a>], name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
-    parsed.iter().filter(|field| field.name.eq_ignore_ascii_case(name.as_str())).map(|field| field.value)
-}
-
 /// Adds the fields `parsed` out of `text` to `fields`.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ use http::{HeaderValue, Request};
 use http_body::Frame;
 
 use crate::http::fields::tokens;
-use crate::http1::framing::content_length;
+use crate::http1::framing::Framing;
 
 /// A request on its way: its head, then its content frame by frame. [`parts`](Self::parts) are to be written next.
 #[derive(Debug)]
@@ -52,9 +52,11 @@ impl Outgoing {
     /// # Errors
     /// [`Unsendable`].
     pub(crate) fn new(head: &Request<()>, content: bool, mut lines: Vec<u8>) -> Result<Self, Unsendable> {
-        let lengths = head.headers().get_all(header::CONTENT_LENGTH).iter().map(HeaderValue::as_bytes);
-        let length = content_length(lengths).map_err(|_| Unsendable)?;
-        let left = match length {
+        let mut framing = Framing::default();
+        for length in head.headers().get_all(header::CONTENT_LENGTH) {
+            framing.content_length(length.as_bytes()).map_err(|_| Unsendable)?;
+        }
+        let left = match framing.length {
             Some(length) => Left::Length(length),
             None if content => Left::Chunks { announced: announced(head.headers()) },
             None => Left::Nothing,
