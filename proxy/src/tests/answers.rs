@@ -95,11 +95,13 @@ async fn a_connection_that_said_more_than_its_answer_is_not_used_again() {
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison",
         "HTTP/1.1 204 No Content\r\nContent-Length: 6\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n2\r\n",
+        "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     ])
     .await;
     let world = World::start(&[open("app", &upstream.url)]).await;
     for (path, body, connections) in [
         ("/0", "ok", 1),
+        ("/4", "ok", 1),
         ("/1", "ok", 1),
         ("/0", "ok", 2),
         ("/2", "", 2),
@@ -213,4 +215,34 @@ async fn an_upload_goes_on_while_its_answer_is_not_read() {
         read += count;
     }
     soon(serving).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_comes_with_a_change_of_protocol_belongs_to_the_new_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let world = World::start(&[open("app", &format!("http://{}/", listener.local_addr().unwrap()))]).await;
+    let fields = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+    let serving = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        head(&mut stream).await.unwrap();
+        let answer = format!("HTTP/1.1 101 Switching Protocols\r\n{fields}\r\nearly");
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        let mut heard = [0; 5];
+        stream.read_exact(&mut heard).await.unwrap();
+        stream.write_all(&heard).await.unwrap();
+    };
+    let asking = async {
+        let mut tls = world.tls("app.test").await.unwrap();
+        let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
+        let request = format!("GET /socket HTTP/1.1\r\nHost: app.test\r\n{fields}{key}\r\n");
+        tls.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            answer.push(tls.read_u8().await.unwrap());
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
+        tls.write_all(b"later").await.unwrap();
+        all(tls).await
+    };
+    assert_eq!(soon(async { tokio::join!(serving, asking) }).await.1, "earlylater");
 }
