@@ -1,9 +1,9 @@
 //! What the fuzz targets run, and an ordinary test on their corpora: bytes of an attacker's choice, read as the proxy
 //! reads them. Nothing panics, and whatever is understood keeps its promises. No part of the interface.
 
-use http::header::HOST;
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Version, request};
+use http::{HeaderMap, Method, Version, request};
 use hyper::ext::Protocol;
 use postern_model::HostName;
 use rustls::server::Acceptor;
@@ -13,6 +13,7 @@ use crate::error::Kind;
 use crate::http::canonical::{Request, canonical};
 use crate::http::fields;
 use crate::http::path::Path;
+use crate::http1::replay::{Beside, Heard, read};
 
 /// Reads `bytes` as a request head: `METHOD target version`, then `name: value` lines, parted by bare line feeds; the
 /// version may be missing; `:protocol` is HTTP/2's. `true` where it has a canonical form; heads that the `http` crate
@@ -182,4 +183,33 @@ fn greet(bytes: &[u8], size: usize) -> Greeting {
         }
     }
     Greeting::Unfinished
+}
+
+/// Reads `bytes` as what an upstream says after a request, up to the end of its connection. `true` where they begin with
+/// a whole answer.
+///
+/// # Panics
+/// If the answer depends on how the bytes were cut into packets, or breaks a promise: that is what fuzzing looks for.
+pub fn upstream_answer(bytes: &[u8]) -> bool {
+    for method in [Method::GET, Method::HEAD] {
+        let whole = read(&method, [bytes]).ok();
+        for size in [1, 5, 64] {
+            assert_eq!(read(&method, bytes.chunks(size)).ok(), whole, "{method}, in pieces of {size} bytes");
+        }
+        if let Some((heard, beside)) = whole {
+            check_answer(&heard, &beside, bytes.len());
+        }
+    }
+    read(&Method::GET, [bytes]).is_ok()
+}
+
+/// It ends in one place, wherever it is sent on to.
+fn check_answer(heard: &Heard, beside: &Beside, sent: usize) {
+    let lengths: Vec<_> = heard.fields.get_all(CONTENT_LENGTH).iter().collect();
+    let length = lengths.first().map(|length| length.to_str().ok().and_then(|length| length.parse::<usize>().ok()));
+    assert!(lengths.len() <= 1 && length != Some(None), "{lengths:?}");
+    assert!(length.is_none() || !heard.fields.contains_key(TRANSFER_ENCODING), "one framing");
+    assert!(heard.body.is_empty() || length.is_none_or(|length| length == Some(heard.body.len())));
+    assert!(heard.body.len() + beside.left < sent, "nothing is read twice");
+    assert!(heard.fields.len() <= 100 && heard.trailers.len() <= 100);
 }

@@ -16,6 +16,7 @@ mod error;
 pub mod fuzz;
 mod health;
 mod http;
+mod http1;
 mod inbound;
 mod listener;
 mod live;

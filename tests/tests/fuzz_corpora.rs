@@ -15,6 +15,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("ip_ingress", postern_netstack::fuzz::ip_ingress),
     ("mapping_conversion", postern_proto::fuzz::conversions),
     ("tunnel_datagram", postern_netstack::fuzz::datagram),
+    ("upstream_answer", postern_proxy::fuzz::upstream_answer),
 ];
 
 #[test]

@@ -7,11 +7,10 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::Response;
 use http_body::{Frame, SizeHint};
-use hyper::body::{Body as _, Incoming};
 
+use crate::http::download::Download;
 use crate::http::exchange::Exchange;
 use crate::http::fields;
-use crate::upstream::Lease;
 
 /// Where the bytes come from.
 pub(crate) enum Source {
@@ -20,7 +19,7 @@ pub(crate) enum Source {
     /// A page of ours.
     Page(Bytes),
     /// The upstream, over a connection that is kept once all is read.
-    Upstream { incoming: Incoming, lease: Lease },
+    Upstream(Download),
 }
 
 /// An answer's body, as hyper takes it.
@@ -63,7 +62,7 @@ impl Body {
         match &self.source {
             Source::Empty => true,
             Source::Page(bytes) => bytes.is_empty(),
-            Source::Upstream { incoming, .. } => incoming.is_end_stream(),
+            Source::Upstream(download) => download.is_complete(),
         }
     }
 
@@ -71,8 +70,8 @@ impl Body {
     fn finish(&mut self) {
         let source = std::mem::replace(&mut self.source, Source::Empty);
         let read = self.exchange.as_ref().is_none_or(|exchange| exchange.complete());
-        if let (Source::Upstream { lease, .. }, true) = (source, read) {
-            lease.give_back();
+        if let (Source::Upstream(download), true) = (source, read) {
+            download.finish();
         }
     }
 
@@ -103,7 +102,7 @@ impl http_body::Body for Body {
         if let Some(exchange) = &this.exchange {
             exchange.watch().taken();
             // A page of ours is nothing that was revoked: it says that something was.
-            let revocable = matches!(this.source, Source::Upstream { .. });
+            let revocable = matches!(this.source, Source::Upstream(_));
             if revocable && exchange.watch().poll_revoked(cx).is_ready() {
                 return this.cut("revoked");
             }
@@ -116,9 +115,9 @@ impl http_body::Body for Body {
                 this.finish();
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Source::Upstream { incoming, .. } => match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+            Source::Upstream(download) => match ready!(download.poll_frame(cx)) {
                 Some(Ok(mut frame)) => {
-                    let last = incoming.is_end_stream();
+                    let last = download.is_complete();
                     if let Some(trailers) = frame.trailers_mut() {
                         fields::clean_response_trailers(trailers);
                     }
@@ -148,7 +147,7 @@ impl http_body::Body for Body {
         match &self.source {
             Source::Empty => SizeHint::with_exact(0),
             Source::Page(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Upstream { incoming, .. } => incoming.size_hint(),
+            Source::Upstream(download) => download.size_hint(),
         }
     }
 }

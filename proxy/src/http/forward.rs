@@ -1,31 +1,35 @@
 //! Sending a request to its upstream, up to the head of the answer.
 
-use std::error::Error as _;
+use std::cell::RefCell;
 use std::io;
+use std::mem::take;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
-use http::header::{self, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::connection::Alarm;
 use crate::error::{Error, Kind, Result};
+use crate::http::download::{Download, Rest};
 use crate::http::exchange::Exchange;
-use crate::http::upload::{Flow, Hold, State, Upload};
+use crate::http::push::{Push, Unsent};
+use crate::http::upload::{Flow, State, Upload};
+use crate::http1::{self, Head, Heads, Malformed};
 use crate::table::Upstream;
-use crate::upstream::{Lease, Pool, Used};
+use crate::upstream::{Lease, Pool, Used, Wire};
 
-/// The head of an answer, its body still to come over the leased connection.
+/// The head of an answer, and its content still to come.
 pub(crate) struct Answer {
-    pub(crate) response: Response<Incoming>,
-    pub(crate) lease: Lease,
+    pub(crate) response: Response<()>,
+    pub(crate) download: Download,
 }
 
 /// Sends `head` with the client's `body` and waits for the head of the answer. Both bodies flow at the same time, each at the
@@ -35,82 +39,72 @@ pub(crate) struct Answer {
 /// The upstream cannot be reached, breaks off, is too slow; or the client's body does not come.
 pub(crate) async fn forward(
     exchange: &Exchange,
-    head: Request<()>,
+    mut head: Request<()>,
     body: Incoming,
     upstream: &Arc<Upstream>,
     expects_continue: bool,
 ) -> Result<Answer> {
     let worker = &exchange.conn().worker;
     let limits = worker.pool.limits();
-    let upload = Upload::new(body, Arc::clone(upstream), worker.shared.config.limits.body);
+    let mut upload = Upload::new(body, Arc::clone(upstream), worker.shared.config.limits.body);
+    if expects_continue {
+        upload.hold(Instant::now() + limits.expect_continue_timeout);
+    }
     let flow = Rc::clone(upload.flow());
     exchange.uploads(&flow);
-    let mut request = head.map(|()| upload);
-    if flow.state() == State::Running && !request.headers().contains_key(header::CONTENT_LENGTH) {
-        // Without a length, hyper takes a GET for one without content and drops what comes.
-        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    let hold = expects_continue.then(|| hold_back(&mut request, limits.expect_continue_timeout));
 
     let patience = upstream.request_timeout.or(limits.response_header_timeout);
     let dial = patience.map_or(limits.dial_timeout, |patience| patience.min(limits.dial_timeout));
     let started = flow.moved();
-    let outcome = within(patience, &flow, send(&worker.pool, upstream, request, dial, &flow)).await;
+    let outcome = within(patience, &flow, send(&worker.pool, upstream, &mut head, upload, dial)).await;
     worker.metrics.backend(started.elapsed());
-
-    let answer = outcome?;
-    flow.answered();
-    if let Some(hold) = hold {
-        hold.answered(answer.response.status());
-    }
-    Ok(answer)
+    outcome
 }
 
-/// Sends the request over an idle connection or a new one. A second try, over a new one, is made if the idle one turns out
-/// to be closed: always if hyper has not sent a byte of the request, else for a request that can be made twice.
+/// Sends the request over an idle connection or a new one. If an idle one turns out to be closed before a word of an answer has
+/// come, a request that can be made twice is made again, over a new one.
 async fn send(
     pool: &Rc<Pool>,
     upstream: &Arc<Upstream>,
-    mut request: Request<Upload>,
+    head: &mut Request<()>,
+    mut upload: Upload,
     patience: Duration,
-    flow: &Flow,
 ) -> Result<Answer> {
+    let flow = Rc::clone(upload.flow());
     let mut lease = match pool.take(upstream, flow.moved()) {
         Some(lease) => lease,
         None => dial(pool, upstream, patience).await?,
     };
     loop {
-        let copy = if lease.used == Used::Rested { repeatable(&request) } else { None };
-        let mut failure = match lease.sender().try_send_request(request).await {
-            Ok(response) => return Ok(Answer { response, lease }),
-            Err(failure) => failure,
+        let again = lease.used == Used::Rested && is_repeatable(head, &upload);
+        let lines = take(&mut lease.wire.borrow_mut().lines);
+        let push = Push::new(head, upload, lines).map_err(|error| Error::with(Kind::ClientGone, error))?;
+        // What is sent need not be kept, and leaves its memory to the answer.
+        let mut fields = if again { HeaderMap::new() } else { take(head.headers_mut()) };
+        fields.clear();
+        let mut asking = Asking {
+            wire: &lease.wire,
+            method: head.method(),
+            fields,
+            heads: Heads::default(),
+            push,
+            sent: Sent::Partly,
         };
-        let again = match failure.take_message() {
-            Some(unsent) => Some(unsent).filter(|_| lease.used != Used::Never),
-            None => copy.filter(|_| is_hang_up(failure.error())),
-        };
-        let Some(again) = again else { return Err(explain(failure.into_error(), flow)) };
-        request = again;
+        match std::future::poll_fn(|cx| asking.poll(cx)).await {
+            Ok(answer) => {
+                let (push, sent) = (asking.push, asking.sent);
+                return Ok(begin(lease, answer, push, sent));
+            }
+            Err(Unanswered::HungUp(_)) if again => upload = asking.push.into_parts().1,
+            Err(unanswered) => return Err(explain(unanswered, &flow)),
+        }
         lease = dial(pool, upstream, patience).await?;
     }
 }
 
-/// A copy of a request that may be made twice (RFC 9110 §9.2.2) and has no content; none of another.
-fn repeatable(request: &Request<Upload>) -> Option<Request<Upload>> {
-    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
-    let body = request.body().nothing().filter(|_| safe)?;
-    let mut copy = Request::new(body);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
-}
-
-/// The upstream closed the connection without a word.
-fn is_hang_up(error: &hyper::Error) -> bool {
-    let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-    let gone = |error: &io::Error| matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
-    error.is_incomplete_message() || error.is_closed() || io.is_some_and(gone)
+/// Whether the request may be made twice (RFC 9110 §9.2.2) and has no content.
+fn is_repeatable(head: &Request<()>, upload: &Upload) -> bool {
+    upload.is_end_stream() && matches!(*head.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
 }
 
 /// Apart, because it is rare and large: every request would make room for it.
@@ -118,14 +112,100 @@ fn dial<'a>(pool: &'a Rc<Pool>, upstream: &'a Arc<Upstream>, patience: Duration)
     pool.dial(upstream, patience).boxed_local()
 }
 
-/// Whose fault it is that no answer came.
-fn explain(error: hyper::Error, flow: &Flow) -> Error {
-    let kind = match flow.state() {
-        State::Stalled => Kind::ClientStalled,
-        State::Broken => Kind::ClientGone,
-        State::Running | State::Complete | State::Abandoned => Kind::UpstreamBroken,
+/// A request that waits for its answer.
+struct Asking<'a> {
+    wire: &'a RefCell<Wire>,
+    method: &'a Method,
+    fields: HeaderMap,
+    heads: Heads,
+    push: Push,
+    sent: Sent,
+}
+
+/// How much of a request is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    Partly,
+    Wholly,
+    /// The upstream takes nothing more. It may have answered before: whoever refuses an upload often does not wait for its end.
+    Stuck,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+enum Unanswered {
+    #[error("it closed the connection without a word: {0}")]
+    HungUp(io::Error),
+    #[error("its connection broke: {0}")]
+    Io(io::Error),
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error(transparent)]
+    Client(Unsent),
+}
+
+impl Asking<'_> {
+    /// Sends and listens at the same time.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<http1::Answer, Unanswered>> {
+        let wire = &mut *self.wire.borrow_mut();
+        loop {
+            if self.sent == Sent::Partly {
+                self.sent = match self.push.poll(cx, wire) {
+                    Poll::Pending => Sent::Partly,
+                    Poll::Ready(Ok(())) => Sent::Wholly,
+                    Poll::Ready(Err(Unsent::Upstream(error))) if is_hang_up(&error) => Sent::Stuck,
+                    Poll::Ready(Err(Unsent::Upstream(error))) => return Poll::Ready(Err(Unanswered::Io(error))),
+                    Poll::Ready(Err(client)) => return Poll::Ready(Err(Unanswered::Client(client))),
+                };
+            }
+            match self.heads.read(&mut wire.input, self.method, &mut self.fields)? {
+                Some(Head::Final(answer)) => return Poll::Ready(Ok(answer)),
+                Some(Head::Interim(status)) => {
+                    if status == StatusCode::CONTINUE {
+                        self.push.upload.release();
+                    }
+                }
+                None => {
+                    let failed = match ready!(wire.poll_fill(cx)) {
+                        Ok(0) => io::ErrorKind::UnexpectedEof.into(),
+                        Ok(_) => continue,
+                        Err(error) => error,
+                    };
+                    let silent = wire.input.is_empty() && is_hang_up(&failed);
+                    return Poll::Ready(Err(if silent { Unanswered::HungUp(failed) } else { Unanswered::Io(failed) }));
+                }
+            }
+        }
+    }
+}
+
+fn is_hang_up(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
+/// The answer has begun. What is left of the request goes on beside it.
+fn begin(lease: Lease, answer: http1::Answer, mut push: Push, sent: Sent) -> Answer {
+    push.upload.answered(answer.response.status());
+    let rest = match sent {
+        Sent::Wholly => {
+            lease.wire.borrow_mut().lines = push.into_parts().0;
+            Rest::Nothing
+        }
+        Sent::Partly => Rest::goes(Box::new(push), &lease),
+        Sent::Stuck => Rest::Stuck { _unread: Some(Box::new(push)) },
     };
-    Error::with(kind, error)
+    Answer { response: answer.response, download: Download::new(lease, answer.content, answer.stays_open, rest) }
+}
+
+/// Whose fault it is that no answer came.
+fn explain(unanswered: Unanswered, flow: &Flow) -> Error {
+    let kind = match (&unanswered, flow.state()) {
+        (_, State::Stalled) => Kind::ClientStalled,
+        (_, State::Broken) | (Unanswered::Client(_), _) => Kind::ClientGone,
+        (_, State::Running | State::Complete | State::Abandoned) => Kind::UpstreamBroken,
+    };
+    Error::with(kind, unanswered)
 }
 
 pin_project_lite::pin_project! {
@@ -156,16 +236,4 @@ impl<T, F: Future<Output = Result<T>>> Future for Within<'_, F> {
         let Some(alarm) = this.alarm.as_pin_mut() else { return Poll::Pending };
         alarm.poll_at(this.flow.moved() + *this.patience, cx).map(|()| Err(Kind::UpstreamTimeout.into()))
     }
-}
-
-fn hold_back(request: &mut Request<Upload>, patience: Duration) -> Arc<Hold> {
-    let hold = Arc::new(Hold::default());
-    let told = Arc::clone(&hold);
-    hyper::ext::on_informational(request, move |response| {
-        if response.status() == StatusCode::CONTINUE {
-            told.release();
-        }
-    });
-    request.body_mut().hold(Arc::clone(&hold), Instant::now() + patience);
-    hold
 }

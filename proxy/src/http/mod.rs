@@ -2,12 +2,14 @@
 
 pub(crate) mod body;
 pub(crate) mod canonical;
+pub(crate) mod download;
 pub(crate) mod exchange;
 pub(crate) mod fields;
 pub(crate) mod forward;
 pub(crate) mod forwarded;
 pub(crate) mod path;
 pub(crate) mod pipeline;
+pub(crate) mod push;
 pub(crate) mod relay;
 pub(crate) mod rescue;
 pub(crate) mod rewrite;

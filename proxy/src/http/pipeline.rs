@@ -87,8 +87,8 @@ async fn answer(exchange: &Exchange, route: &Route, request: canonical::Request,
     let mut head = upstream.outbound.head(&request, sent.headers, &sent.hop, principal.as_deref())?;
     let accept = wanted.and_then(|wanted| upgrade::ask(wanted, head.headers_mut()));
 
-    let Answer { mut response, lease } = forward(exchange, head, sent.body, &upstream, expects).await?;
-    let agreed = upgrade::agree(wanted.zip(sent.upgrade), accept.as_deref(), &mut response)?;
+    let Answer { mut response, download } = forward(exchange, head, sent.body, &upstream, expects).await?;
+    let agreed = upgrade::agree(wanted.zip(sent.upgrade), accept.as_deref(), &response)?;
     let headers = response.headers_mut();
     upstream.outbound.rewrite_back(headers, &public);
     drop_foreign_session(headers);
@@ -101,15 +101,15 @@ async fn answer(exchange: &Exchange, route: &Route, request: canonical::Request,
     *response.version_mut() = Version::HTTP_11;
     Ok(match agreed {
         Some(agreed) => {
-            lease.give_up();
-            Reply::Upgrade(agreed.announce(response))
+            let upstream = download.take_over().ok_or(Kind::UpstreamBroken)?;
+            Reply::Upgrade(agreed.announce(response, upstream))
         }
         None => {
             if wanted.is_some() && !conn.http2 {
                 // What the client may have sent in the belief that it would be agreed to is no request (RFC 9931).
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            Reply::Answer(response.map(|incoming| Source::Upstream { incoming, lease }))
+            Reply::Answer(response.map(|()| Source::Upstream(download)))
         }
     })
 }

@@ -8,7 +8,6 @@ use std::future::poll_fn;
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use futures_util::future::try_join;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
@@ -19,6 +18,7 @@ use crate::http::canonical::Upgrade;
 use crate::http::exchange::Exchange;
 use crate::http::relay::{Ended, Relay};
 use crate::http::watch::unless_revoked;
+use crate::upstream::Wire;
 
 /// Turns a request for a WebSocket into the one our upstream understands: over HTTP/2 there is no key (RFC 8441 §5), so
 /// we make one. Returns what the upstream has to answer to it.
@@ -39,14 +39,13 @@ pub(crate) fn ask(upgrade: Upgrade, headers: &mut HeaderMap) -> Option<String> {
 pub(crate) struct Agreed {
     upgrade: Upgrade,
     client: OnUpgrade,
-    upstream: OnUpgrade,
 }
 
 /// One that the client's answer says so of.
 pub(crate) struct Announced {
     response: Response<()>,
     client: OnUpgrade,
-    upstream: OnUpgrade,
+    upstream: Wire,
 }
 
 /// Reads the upstream's answer: `None` if it is an ordinary one. `wanted` is what the client asked for, `accept` what the
@@ -57,16 +56,13 @@ pub(crate) struct Announced {
 pub(crate) fn agree<T>(
     wanted: Option<(Upgrade, OnUpgrade)>,
     accept: Option<&str>,
-    answer: &mut Response<T>,
+    answer: &Response<T>,
 ) -> Result<Option<Agreed>> {
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(None);
     }
     match wanted {
-        Some((upgrade, client)) if is_websocket(accept, answer.headers()) => {
-            let upstream = hyper::upgrade::on(answer);
-            Ok(Some(Agreed { upgrade, client, upstream }))
-        }
+        Some((upgrade, client)) if is_websocket(accept, answer.headers()) => Ok(Some(Agreed { upgrade, client })),
         Some(_) | None => Err(Error::with(Kind::UpstreamBroken, "it changed to a protocol that was not asked for")),
     }
 }
@@ -78,9 +74,8 @@ fn is_websocket(accept: Option<&str>, headers: &HeaderMap) -> bool {
 }
 
 impl Agreed {
-    /// Tells the client, in its own protocol, out of the upstream's answer without its framing.
-    pub(crate) fn announce<T>(self, response: Response<T>) -> Announced {
-        let mut response = response.map(|_| ());
+    /// Tells the client, in its own protocol, out of the upstream's answer without its framing. `upstream` is the connection.
+    pub(crate) fn announce(self, mut response: Response<()>, upstream: Wire) -> Announced {
         let headers = response.headers_mut();
         match self.upgrade {
             Upgrade::Http1 => {
@@ -92,7 +87,7 @@ impl Agreed {
                 *response.status_mut() = StatusCode::OK;
             }
         }
-        Announced { response, client: self.client, upstream: self.upstream }
+        Announced { response, client: self.client, upstream }
     }
 }
 
@@ -119,10 +114,10 @@ impl Announced {
     }
 }
 
-async fn carry(exchange: &Exchange, client: OnUpgrade, upstream: OnUpgrade) -> hyper::Result<Ended> {
-    let (client, upstream) = try_join(client, upstream).await?;
+async fn carry(exchange: &Exchange, client: OnUpgrade, upstream: Wire) -> hyper::Result<Ended> {
+    let client = client.await?;
     let patience = exchange.conn().worker.shared.config.limits.upgrade;
-    let mut relay = Relay::new(TokioIo::new(client), TokioIo::new(upstream), patience);
+    let mut relay = Relay::new(TokioIo::new(client), upstream, patience);
     let count = |up, down| {
         exchange.count_up(up);
         exchange.count_down(down);
@@ -162,8 +157,8 @@ mod tests {
         ] {
             assert!(!is_websocket(Some("yes"), &bad), "{bad:?}");
         }
-        let mut unasked = Response::builder().status(101).header("upgrade", "websocket").body(()).unwrap();
-        assert!(agree(None, None, &mut unasked).is_err());
-        assert!(agree(None, None, &mut Response::new(())).unwrap().is_none());
+        let unasked = Response::builder().status(101).header("upgrade", "websocket").body(()).unwrap();
+        assert!(agree(None, None, &unasked).is_err());
+        assert!(agree(None, None, &Response::new(())).unwrap().is_none());
     }
 }

@@ -5,12 +5,10 @@ use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::task::AtomicWaker;
 use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -25,6 +23,7 @@ pub(crate) struct Flow {
     received: Cell<u64>,
     moved: Cell<Instant>,
     state: Cell<State>,
+    /// The upstream has begun to answer: from now on a silent client may be one that listens.
     answered: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
@@ -69,11 +68,6 @@ impl Flow {
         self.moved.get()
     }
 
-    /// The upstream has begun to answer: from now on a silent client may be one that listens.
-    pub(crate) fn answered(&self) {
-        self.answered.set(true);
-    }
-
     /// The answer is complete. What has not come by now is not waited for. Whether the upload was complete.
     pub(crate) fn finish(&self) -> bool {
         if self.state.get() == State::Running {
@@ -86,41 +80,12 @@ impl Flow {
     }
 }
 
-/// Keeps a body back until the upstream wants it (RFC 9110 §10.1.1).
-#[derive(Debug, Default)]
-pub(crate) struct Hold {
-    open: AtomicBool,
-    refused: AtomicBool,
-    waker: AtomicWaker,
-}
-
-impl Hold {
-    /// The upstream wants the body.
-    pub(crate) fn release(&self) {
-        self.open.store(true, Ordering::Release);
-        self.waker.wake();
-    }
-
-    /// The upstream has answered without asking for the body: it may still take it, unless it refused.
-    pub(crate) fn answered(&self, status: StatusCode) {
-        if status.is_success() {
-            self.release();
-        } else {
-            self.refused.store(true, Ordering::Release);
-        }
-    }
-
-    fn poll(&self, alarm: Pin<&mut Alarm>, cx: &mut Context<'_>) -> Poll<()> {
-        self.waker.register(cx.waker());
-        if self.open.load(Ordering::Acquire) {
-            return Poll::Ready(());
-        }
-        if self.refused.load(Ordering::Acquire) {
-            return Poll::Pending;
-        }
-        let deadline = alarm.deadline();
-        alarm.poll_at(deadline, cx)
-    }
+/// Why a body is kept back (RFC 9110 §10.1.1).
+enum Hold {
+    /// The upstream has not said yet whether it wants it; some never do.
+    Until(Pin<Box<Alarm>>),
+    /// The upstream does not want it.
+    Refused,
 }
 
 /// What stops an upload. Why stands in its [`Flow`].
@@ -145,7 +110,7 @@ pub(crate) struct Upload {
     patience: Duration,
     waiting_since: Option<Instant>,
     alarm: Option<Pin<Box<Alarm>>>,
-    hold: Option<(Arc<Hold>, Pin<Box<Alarm>>)>,
+    hold: Option<Hold>,
 }
 
 impl Upload {
@@ -157,28 +122,24 @@ impl Upload {
         Self { incoming, flow, upstream, patience, waiting_since: None, alarm: None, hold: None }
     }
 
-    /// The same, if there is nothing to send.
-    pub(crate) fn nothing(&self) -> Option<Self> {
-        let (flow, upstream) = (Rc::clone(&self.flow), Arc::clone(&self.upstream));
-        let same = Self {
-            incoming: None,
-            flow,
-            upstream,
-            patience: self.patience,
-            waiting_since: None,
-            alarm: None,
-            hold: None,
-        };
-        self.incoming.is_none().then_some(same)
-    }
-
     pub(crate) fn flow(&self) -> &Rc<Flow> {
         &self.flow
     }
 
-    /// Takes nothing from the client until the hold is released or `deadline` has passed.
-    pub(crate) fn hold(&mut self, hold: Arc<Hold>, deadline: Instant) {
-        self.hold = Some((hold, Box::pin(Alarm::new(deadline))));
+    /// Takes nothing from the client until it is released or `deadline` has passed.
+    pub(crate) fn hold(&mut self, deadline: Instant) {
+        self.hold = Some(Hold::Until(Box::pin(Alarm::new(deadline))));
+    }
+
+    /// The upstream wants the body.
+    pub(crate) fn release(&mut self) {
+        self.hold = None;
+    }
+
+    /// The upstream answers. If it did not ask for the body before, it may still take it, unless it refused.
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        self.flow.answered.set(true);
+        self.hold = self.hold.take().filter(|_| !status.is_success()).map(|_| Hold::Refused);
     }
 
     fn stop(&self, state: State) -> Poll<Option<Result<Frame<Bytes>, Stopped>>> {
@@ -189,8 +150,14 @@ impl Upload {
     }
 
     fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some((hold, alarm)) = &mut self.hold else { return Poll::Ready(()) };
-        ready!(hold.poll(alarm.as_mut(), cx));
+        match &mut self.hold {
+            None => return Poll::Ready(()),
+            Some(Hold::Refused) => return Poll::Pending,
+            Some(Hold::Until(alarm)) => {
+                let deadline = alarm.deadline();
+                ready!(alarm.as_mut().poll_at(deadline, cx));
+            }
+        }
         self.hold = None;
         Poll::Ready(())
     }

@@ -1,6 +1,7 @@
 //! Worlds: the whole proxy in process, with a management and upstreams of the test's own on loopback.
 
 mod access;
+mod answers;
 mod basics;
 mod device;
 mod failures;

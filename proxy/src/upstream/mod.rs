@@ -2,6 +2,8 @@
 
 mod connect;
 mod pool;
+mod wire;
 
 pub(crate) use connect::Connector;
 pub(crate) use pool::{Lease, Pool, Used};
+pub(crate) use wire::Wire;

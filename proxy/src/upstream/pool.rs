@@ -6,16 +6,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::UpstreamLimits;
-use crate::error::{Connect, Error, Kind, Result};
-use crate::http::upload::Upload;
+use crate::error::Result;
 use crate::table::{Upstream, UpstreamKey};
 use crate::upstream::connect::Connector;
+use crate::upstream::wire::Wire;
 
 /// The connections of one worker that no request uses.
 pub(crate) struct Pool {
@@ -26,15 +23,8 @@ pub(crate) struct Pool {
 }
 
 struct Idle {
-    connection: Connection,
+    wire: Rc<RefCell<Wire>>,
     since: Instant,
-}
-
-/// A connection and the task that carries it. Dropping it ends the task in the middle of whatever it waits for: an upstream that
-/// takes nothing more would keep it for ever.
-struct Connection {
-    sender: http1::SendRequest<Upload>,
-    task: AbortOnDropHandle<()>,
 }
 
 impl Pool {
@@ -50,33 +40,24 @@ impl Pool {
     pub(crate) fn take(self: &Rc<Self>, upstream: &Arc<Upstream>, now: Instant) -> Option<Lease> {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.get_mut(&upstream.key)?;
-        let position = kept.iter().rposition(|idle| idle.connection.sender.is_ready())?;
-        // Those above it are closed or not yet ready; the order among them does not matter.
-        let found = kept.swap_remove(position);
-        self.kept.set(self.kept.get() - 1);
-        let idle = now.saturating_duration_since(found.since);
-        let used = if idle < self.limits.rested { Used::Now } else { Used::Rested };
-        (idle < self.limits.idle_timeout).then(|| self.lease(upstream, found.connection, used))
+        loop {
+            let found = kept.pop()?;
+            self.kept.set(self.kept.get() - 1);
+            let idle = now.saturating_duration_since(found.since);
+            if idle < self.limits.idle_timeout && found.wire.borrow_mut().is_quiet() {
+                let used = if idle < self.limits.rested { Used::Now } else { Used::Rested };
+                return Some(self.lease(upstream, found.wire, used));
+            }
+        }
     }
 
     /// A new connection, reached within `patience`.
     ///
     /// # Errors
-    /// [`Kind::UpstreamConnect`].
+    /// [`Kind::UpstreamConnect`](crate::error::Kind::UpstreamConnect).
     pub(crate) async fn dial(self: &Rc<Self>, upstream: &Arc<Upstream>, patience: Duration) -> Result<Lease> {
         let stream = self.connector.connect(&upstream.key, patience, self.limits.tls_handshake_timeout).await?;
-        // Not more headers than hyper's own 100: any other limit makes it fill a table of them for each answer.
-        let (sender, connection) = http1::Builder::new()
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| Error::with(Kind::UpstreamConnect(Connect::Other), error))?;
-        // What ends it early reaches whoever waits for the answer.
-        let task = AbortOnDropHandle::new(tokio::task::spawn_local(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::trace!(%error, "upstream connection ended");
-            }
-        }));
-        Ok(self.lease(upstream, Connection { sender, task }, Used::Never))
+        Ok(self.lease(upstream, Rc::new(RefCell::new(Wire::new(stream))), Used::Never))
     }
 
     /// Closes what has been idle for too long.
@@ -84,19 +65,19 @@ impl Pool {
         let now = Instant::now();
         let mut left = 0;
         self.idle.borrow_mut().retain(|_, kept| {
-            kept.retain(|idle| !idle.connection.sender.is_closed() && now - idle.since < self.limits.idle_timeout);
+            kept.retain(|idle| now - idle.since < self.limits.idle_timeout && idle.wire.borrow_mut().is_quiet());
             left += kept.len();
             !kept.is_empty()
         });
         self.kept.set(left);
     }
 
-    fn lease(self: &Rc<Self>, upstream: &Arc<Upstream>, connection: Connection, used: Used) -> Lease {
-        Lease { pool: Rc::clone(self), upstream: Arc::clone(upstream), connection, used }
+    fn lease(self: &Rc<Self>, upstream: &Arc<Upstream>, wire: Rc<RefCell<Wire>>, used: Used) -> Lease {
+        Lease { pool: Rc::clone(self), upstream: Arc::clone(upstream), wire, used }
     }
 
-    fn keep(&self, key: &UpstreamKey, connection: Connection) {
-        if connection.sender.is_closed() || self.kept.get() >= self.limits.max_idle {
+    fn keep(&self, key: &UpstreamKey, wire: Rc<RefCell<Wire>>) {
+        if !wire.borrow_mut().rest() || self.kept.get() >= self.limits.max_idle {
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -105,17 +86,18 @@ impl Pool {
             None => idle.entry(key.clone()).or_default(),
         };
         if kept.len() < self.limits.max_idle_per_host {
-            kept.push(Idle { connection, since: Instant::now() });
+            kept.push(Idle { wire, since: Instant::now() });
             self.kept.set(self.kept.get() + 1);
         }
     }
 }
 
-/// A connection while a request uses it. Dropping it closes it.
+/// A connection while a request uses it. Dropping it closes it, once whoever shares it has let go as well.
 pub(crate) struct Lease {
     pool: Rc<Pool>,
     upstream: Arc<Upstream>,
-    connection: Connection,
+    /// Shared with what is left of an upload once its answer has begun.
+    pub(crate) wire: Rc<RefCell<Wire>>,
     pub(crate) used: Used,
 }
 
@@ -131,18 +113,14 @@ pub(crate) enum Used {
 }
 
 impl Lease {
-    /// Where to send a request.
-    pub(crate) fn sender(&mut self) -> &mut http1::SendRequest<Upload> {
-        &mut self.connection.sender
-    }
-
-    /// Keeps the connection for the next request. Only right once both messages are complete.
+    /// Keeps the connection for the next request, unless the upstream has said more than its answer. Only right once both
+    /// messages are complete.
     pub(crate) fn give_back(self) {
-        self.pool.keep(&self.upstream.key, self.connection);
+        self.pool.keep(&self.upstream.key, self.wire);
     }
 
-    /// Leaves the connection to whoever takes it over from its task once the protocol has changed.
-    pub(crate) fn give_up(self) {
-        drop(self.connection.task.detach());
+    /// The connection for whoever takes it over once the protocol has changed; `None` while it is shared.
+    pub(crate) fn take_over(self) -> Option<Wire> {
+        Rc::try_unwrap(self.wire).ok().map(RefCell::into_inner)
     }
 }
