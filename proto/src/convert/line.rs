@@ -56,36 +56,41 @@ pub struct LineKeys<'a> {
 pub fn access_log_keys(mut line: &[u8]) -> Option<LineKeys<'_>> {
     let mut keys = LineKeys::default();
     while !line.is_empty() {
-        let key = u32::try_from(read_varint(&mut line)?).ok()?;
-        let (tag, kind) = (key >> 3, WireType::try_from(u64::from(key & 7)).ok()?);
-        if tag == 0 {
-            return None;
-        }
-        if kind != WireType::LengthDelimited {
-            encoding::skip_field(kind, tag, &mut line, DecodeContext::default()).ok()?;
-            continue;
-        }
-        let length = usize::try_from(read_varint(&mut line)?).ok()?;
-        let (text, rest) = line.split_at_checked(length)?;
-        line = rest;
-        match tag {
-            2 => keys.id = text,
-            3 => keys.account = text,
+        match take_field(&mut line)? {
+            (2, Some(text)) => keys.id = text,
+            (3, Some(text)) => keys.account = text,
             _ => {}
         }
     }
     Some(keys)
 }
 
-/// Nearly all of them have one byte.
-fn read_varint(line: &mut &[u8]) -> Option<u64> {
-    match line.split_first() {
-        Some((&byte, rest)) if byte < 0x80 => {
+/// The next field: its tag, and its bytes if it has such.
+fn take_field<'a>(line: &mut &'a [u8]) -> Option<(u32, Option<&'a [u8]>)> {
+    const NUMBER: u8 = WireType::Varint as u8;
+    const BYTES: u8 = WireType::LengthDelimited as u8;
+    // Nearly all are texts and numbers of which key and length, or value, have one byte each.
+    if let [key @ 0x08..0x80, value @ ..0x80, rest @ ..] = *line {
+        let (tag, kind) = (u32::from(key >> 3), key & 7);
+        if kind == NUMBER {
             *line = rest;
-            Some(byte.into())
+            return Some((tag, None));
         }
-        Some(_) | None => encoding::decode_varint(line).ok(),
+        if kind == BYTES {
+            let (text, rest) = rest.split_at_checked(usize::from(*value))?;
+            *line = rest;
+            return Some((tag, Some(text)));
+        }
     }
+    let (tag, kind) = encoding::decode_key(line).ok()?;
+    if kind != WireType::LengthDelimited {
+        encoding::skip_field(kind, tag, line, DecodeContext::default()).ok()?;
+        return Some((tag, None));
+    }
+    let length = usize::try_from(encoding::decode_varint(line).ok()?).ok()?;
+    let (text, rest) = line.split_at_checked(length)?;
+    *line = rest;
+    Some((tag, Some(text)))
 }
 
 /// Appends a line, its fields in the order of their numbers.
