@@ -1,4 +1,5 @@
 use std::collections::{HashMap, VecDeque};
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use crate::decide::Answer;
 const MOST: usize = 1024;
 
 /// A peer of one account at a door. Whatever could change the verdict is part of it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Visit {
     peer: PublicKey,
     generation: Generation,
@@ -33,6 +34,14 @@ impl Visit {
             host: door.host.clone(),
             epoch: door.epoch,
         }
+    }
+}
+
+/// Each request looks for one, and peer and service tell nearly all of them apart.
+impl Hash for Visit {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.peer.hash(state);
+        self.service.hash(state);
     }
 }
 

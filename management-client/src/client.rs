@@ -6,7 +6,7 @@ use postern_model::{
     AccessLogLine, AccountId, Authenticate, Authenticated, BoxFuture, CreateProxyPeer, Delivery, Management,
     ManagementError, MappingEvents, PeerMaps, PublicKey, StatusUpdate, TunnelVerdict, ValidateTunnelPeer,
 };
-use postern_proto::convert::{Hello, Watch, authenticate_to_wire, authenticated_from_wire};
+use postern_proto::convert::{Hello, Watch, access_log_line_to_wire, authenticate_to_wire, authenticated_from_wire};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +17,7 @@ use crate::counters::{Counters, LineCounts};
 use crate::failure::{call, is_from_server, to_error};
 use crate::lines::Lines;
 use crate::mappings::{Health, Mappings};
-use crate::queue::Queue;
+use crate::queue::{Encoded, Queue};
 use crate::rpc::Rpc;
 use crate::statuses::{Board, Statuses};
 use crate::tunnel;
@@ -65,7 +65,7 @@ pub struct Client(Arc<Shared>);
 struct Shared {
     rpc: Rpc,
     board: Arc<Board>,
-    lines: mpsc::Sender<AccessLogLine>,
+    lines: mpsc::Sender<Encoded>,
     counters: Arc<Counters>,
     health: watch::Receiver<Health>,
     resync: watch::Sender<()>,
@@ -128,7 +128,7 @@ impl Management for Client {
 
     fn log(&self, line: AccessLogLine) {
         self.0.counters.logged();
-        if self.0.lines.try_send(line).is_err() {
+        if self.0.lines.try_send(access_log_line_to_wire(&line)).is_err() {
             self.0.counters.dropped(1);
         }
     }

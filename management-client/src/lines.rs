@@ -4,8 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use postern_model::AccessLogLine;
-use postern_proto::convert::access_log_line_to_wire;
+use postern_proto::convert::access_log_message;
 use postern_proto::management::SendAccessLogRequest;
 use postern_proto::postern::v1::{AccessLogAck, AccessLogBatch};
 use tokio::sync::mpsc;
@@ -17,7 +16,7 @@ use tonic::{Code, Status, Streaming};
 use crate::backoff::Backoff;
 use crate::counters::Counters;
 use crate::failure::{Failure, call, classify, describe};
-use crate::queue::Queue;
+use crate::queue::{Encoded, Queue};
 use crate::rpc::Rpc;
 use crate::window::{WINDOW, Window};
 
@@ -66,7 +65,7 @@ impl Lines {
     }
 
     /// Delivers over streams. Some lines that wait, if the server has no such stream; they are to go another way.
-    async fn in_batches(&mut self, window: &mut Window) -> Option<Vec<AccessLogLine>> {
+    async fn in_batches(&mut self, window: &mut Window) -> Option<Vec<Encoded>> {
         loop {
             if window.is_empty() {
                 window.push(self.queue.next().await?);
@@ -138,7 +137,7 @@ impl Lines {
 
     /// Goes on until the server was away, because the one that is there now may have the stream, or a gateway may have
     /// said in its absence that it has none: then `true`, with nothing waiting. `false` at the end.
-    async fn one_by_one(&mut self, waiting: Vec<AccessLogLine>) -> bool {
+    async fn one_by_one(&mut self, waiting: Vec<Encoded>) -> bool {
         let mut waiting: VecDeque<_> = waiting.into_iter().map(|line| (line, 0)).collect();
         let mut was_away = false;
         loop {
@@ -157,7 +156,7 @@ impl Lines {
     }
 
     /// Offers each line once and keeps those that are to be offered again. Whether the server was there for all.
-    async fn send_all(&mut self, waiting: &mut VecDeque<(AccessLogLine, u32)>) -> bool {
+    async fn send_all(&mut self, waiting: &mut VecDeque<(Encoded, u32)>) -> bool {
         let away = AtomicBool::new(false);
         let (away, this) = (&away, &*self);
         let answers: Vec<_> = stream::iter(std::mem::take(waiting))
@@ -196,19 +195,16 @@ impl Lines {
         all
     }
 
-    async fn send(&self, line: &AccessLogLine) -> Result<(), Failure> {
+    async fn send(&self, line: &[u8]) -> Result<(), Failure> {
         let mut management = self.rpc.management();
-        let answer = call(
-            DEADLINE,
-            management.send_access_log(SendAccessLogRequest { log: Some(access_log_line_to_wire(line)) }),
-        )
-        .await;
+        let request = SendAccessLogRequest { log: Some(access_log_message(line)) };
+        let answer = call(DEADLINE, management.send_access_log(request)).await;
         answer.map(|_| ()).map_err(|status| classify(&status))
     }
 
-    fn refused(&self, line: &AccessLogLine, reason: &str) {
+    fn refused(&self, line: &[u8], reason: &str) {
         self.counters.refused();
-        tracing::debug!(id = %line.id, "management does not take the access-log line: {reason}");
+        tracing::debug!(id = access_log_message(line).log_id, "management does not take the access-log line: {reason}");
     }
 
     fn tell_drops(&mut self) {

@@ -1,6 +1,5 @@
 use std::time::Duration;
 
-use postern_model::AccessLogLine;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -14,24 +13,28 @@ const BATCH_LINES: usize = 1_000;
 /// A message may have 4 MiB.
 const BATCH_BYTES: usize = 1 << 20;
 
+/// A line in the form for the wire. It is made where the line is logged: what the line shares with its request stays on one
+/// thread, and this is all that goes to another.
+pub(crate) type Encoded = Vec<u8>;
+
 /// The end of the queue from which batches are taken.
 pub(crate) struct Queue {
-    lines: mpsc::Receiver<AccessLogLine>,
+    lines: mpsc::Receiver<Encoded>,
     closing: CancellationToken,
-    batch: Vec<AccessLogLine>,
+    batch: Vec<Encoded>,
     /// While a batch is being collected: until when.
     due: Option<Instant>,
 }
 
 impl Queue {
     /// A queue with its end for those who log. It takes no more lines once `closing` is cancelled.
-    pub(crate) fn new(closing: CancellationToken) -> (mpsc::Sender<AccessLogLine>, Self) {
+    pub(crate) fn new(closing: CancellationToken) -> (mpsc::Sender<Encoded>, Self) {
         let (sender, lines) = mpsc::channel(CAPACITY);
         (sender, Self { lines, closing, batch: Vec::new(), due: None })
     }
 
     /// The next batch, never empty; `None` once the queue is closed and empty. Cancelling loses nothing.
-    pub(crate) async fn next(&mut self) -> Option<Vec<AccessLogLine>> {
+    pub(crate) async fn next(&mut self) -> Option<Vec<Encoded>> {
         let due = match self.due {
             Some(due) => due,
             None => {
@@ -47,7 +50,7 @@ impl Queue {
         Some(std::mem::take(&mut self.batch))
     }
 
-    async fn first(&mut self) -> Option<AccessLogLine> {
+    async fn first(&mut self) -> Option<Encoded> {
         if let Some(line) = self.closing.run_until_cancelled(self.lines.recv()).await {
             return line;
         }
@@ -57,19 +60,13 @@ impl Queue {
 
     fn fill(&mut self) {
         self.batch.reserve(self.lines.len().min(BATCH_LINES));
-        let mut bytes: usize = self.batch.iter().map(size).sum();
+        let mut bytes: usize = self.batch.iter().map(Vec::len).sum();
         while self.batch.len() < BATCH_LINES && bytes < BATCH_BYTES {
             let Ok(line) = self.lines.try_recv() else { return };
-            bytes += size(&line);
+            bytes += line.len();
             self.batch.push(line);
         }
     }
-}
-
-/// At least the bytes that a line takes on the wire: only its path and user can be long.
-fn size(line: &AccessLogLine) -> usize {
-    const REST: usize = 1024;
-    REST + line.path.len() + line.user_id.len()
 }
 
 #[cfg(test)]
@@ -77,14 +74,13 @@ pub(crate) mod tests {
     use std::net::{IpAddr, Ipv4Addr};
     use std::time::SystemTime;
 
-    use postern_model::{AuthMechanism, RequestId};
-
-    use postern_proto::convert::access_log_to_wire;
+    use postern_model::{AccessLogLine, AuthMechanism, RequestId};
+    use postern_proto::convert::{access_log_line_to_wire, access_log_message, access_log_to_wire};
 
     use super::*;
 
-    pub(crate) fn line(id: u64, path: &str) -> AccessLogLine {
-        AccessLogLine {
+    pub(crate) fn line(id: u64, path: &str) -> Encoded {
+        access_log_line_to_wire(&AccessLogLine {
             timestamp: SystemTime::UNIX_EPOCH,
             id: RequestId::new(0, id),
             account: None,
@@ -101,7 +97,7 @@ pub(crate) mod tests {
             bytes_upload: 0,
             bytes_download: 0,
             reason: "",
-        }
+        })
     }
 
     #[tokio::test(start_paused = true)]
@@ -140,7 +136,7 @@ pub(crate) mod tests {
             }
         }
         let batch = queue.next().await.expect("a batch");
-        let paths: Vec<_> = batch.into_iter().map(|line| line.path.to_string()).collect();
+        let paths: Vec<_> = batch.into_iter().map(|line| access_log_message(&line).path).collect();
         assert_eq!(paths, (0..50).map(|number| number.to_string()).collect::<Vec<_>>());
     }
 }

@@ -1,11 +1,11 @@
 use std::collections::VecDeque;
 
-use postern_model::AccessLogLine;
 use postern_proto::convert::access_log_to_wire;
 use postern_proto::postern::v1::AccessLogBatch;
 
+use crate::queue::Encoded;
+
 /// Batches that the server has not accepted yet, oldest first: those written to the present stream, then the others. Pure.
-/// They are kept as they were logged, which is small; the form for the wire is made when they are written.
 pub(crate) struct Window {
     batches: VecDeque<Batch>,
     written: usize,
@@ -14,7 +14,7 @@ pub(crate) struct Window {
 
 struct Batch {
     sequence: u64,
-    lines: Vec<AccessLogLine>,
+    lines: Vec<Encoded>,
 }
 
 /// How many batches may be on their way.
@@ -33,7 +33,7 @@ impl Window {
         self.batches.len() < WINDOW
     }
 
-    pub(crate) fn push(&mut self, lines: Vec<AccessLogLine>) {
+    pub(crate) fn push(&mut self, lines: Vec<Encoded>) {
         self.sequence += 1;
         self.batches.push_back(Batch { sequence: self.sequence, lines });
     }
@@ -61,7 +61,7 @@ impl Window {
     }
 
     /// All lines that were not accepted, for another way of delivery.
-    pub(crate) fn take_lines(&mut self) -> Vec<AccessLogLine> {
+    pub(crate) fn take_lines(&mut self) -> Vec<Encoded> {
         self.written = 0;
         self.batches.drain(..).flat_map(|batch| batch.lines).collect()
     }
@@ -75,7 +75,7 @@ mod tests {
     use proptest::prelude::*;
 
     use postern_model::RequestId;
-    use postern_proto::convert::access_log_keys;
+    use postern_proto::convert::{access_log_keys, access_log_message};
 
     use super::*;
     use crate::queue::tests::line;
@@ -128,7 +128,7 @@ mod tests {
                 }
                 prop_assert!(stored.len() >= accepted, "only what was written is accepted");
             }
-            let waiting: Vec<_> = window.take_lines().into_iter().map(|line| line.id.to_string()).collect();
+            let waiting: Vec<_> = window.take_lines().iter().map(|line| access_log_message(line).log_id).collect();
             prop_assert_eq!(accepted + waiting.len(), usize::try_from(pushed).expect("small"));
             let expected: Vec<_> = (accepted as u64..pushed).map(|n| RequestId::new(0, n).to_string()).collect();
             prop_assert_eq!(waiting, expected);

@@ -1,5 +1,5 @@
 use std::collections::{HashSet, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 
 use parking_lot::Mutex;
 use postern_proto::management::AccessLog;
@@ -25,7 +25,7 @@ struct Inner {
     total: u64,
     /// Encoded, as they came but for their length: most are never looked at.
     newest: VecDeque<Box<[u8]>>,
-    known: HashSet<u64>,
+    known: HashSet<u64, BuildHasherDefault<Hashed>>,
     order: VecDeque<u64>,
 }
 
@@ -72,6 +72,24 @@ impl Inner {
             self.known.remove(&oldest);
         }
         true
+    }
+}
+
+/// What is put into the set is a hash with a key of ours already.
+#[derive(Debug, Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only hashes are hashed");
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
     }
 }
 

@@ -69,17 +69,23 @@ impl RequestId {
         let low = |value: u64, bits: u32| u128::from(value & ((1 << bits) - 1));
         Self(low(process, 48) << 52 | low(number, 52))
     }
-}
 
-impl fmt::Display for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// As it is displayed; ASCII.
+    #[must_use]
+    pub fn text(self) -> [u8; 20] {
         let mut rest = self.0;
         let mut text = [0; 20];
         for place in text.iter_mut().rev() {
             *place = b"0123456789abcdefghijklmnopqrstuv"[(rest & 31) as usize];
             rest >>= 5;
         }
-        f.write_str(std::str::from_utf8(&text).expect("the alphabet is ASCII"))
+        text
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(&self.text()).expect("the alphabet is ASCII"))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the fuzz targets run, and an ordinary test on their corpora: bytes of an attacker's choice. Nothing panics, and the
 //! bounds hold. No part of the interface.
 
+use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
@@ -105,7 +106,7 @@ fn use_everything(stack: &mut Stack, listener: crate::ListenerId, now: Instant) 
     let mut buffer = [0; 4096];
     let mut some = false;
     while let Some((stream, _, [remote, _])) = stack.accept(listener, now) {
-        let _ = stack.write(stream, b"hello", now);
+        let _ = stack.write(stream, &[IoSlice::new(b"hello")], now);
         some |= remote.port() != 9;
     }
     while let Some(event) = stack.next_event() {

@@ -1,6 +1,7 @@
 //! The state machine as callers see it.
 
 use std::collections::{HashMap, HashSet};
+use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -237,8 +238,21 @@ impl Netstack {
     /// # Errors
     /// How the connection ended, or [`StreamError::Closed`] after [`shutdown`](Self::shutdown).
     pub fn write(&mut self, stream: StreamId, bytes: &[u8], now: Instant) -> Result<usize, StreamError> {
+        self.write_vectored(stream, &[IoSlice::new(bytes)], now)
+    }
+
+    /// The same for bytes that lie in pieces.
+    ///
+    /// # Errors
+    /// Those of [`write`](Self::write).
+    pub fn write_vectored(
+        &mut self,
+        stream: StreamId,
+        pieces: &[IoSlice<'_>],
+        now: Instant,
+    ) -> Result<usize, StreamError> {
         self.advance(now);
-        self.stack.write(stream, bytes, now)
+        self.stack.write(stream, pieces, now)
     }
 
     /// Ends our direction after what has been written. The peer may go on sending.

@@ -1,5 +1,6 @@
 //! What an application does with flows.
 
+use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -89,7 +90,7 @@ impl Stack {
         Ok(Read::Pending)
     }
 
-    pub(crate) fn write(&mut self, id: StreamId, bytes: &[u8], now: Instant) -> Result<usize, StreamError> {
+    pub(crate) fn write(&mut self, id: StreamId, pieces: &[IoSlice<'_>], now: Instant) -> Result<usize, StreamError> {
         let (index, slot) = self.held(id)?;
         if let Some(error) = slot.failure() {
             return Err(error);
@@ -100,9 +101,16 @@ impl Stack {
         // It may have been told how much it may hold while there was more.
         self.account(index, now);
         let (index, slot) = self.held(id)?;
-        let n = slot.flow.write(bytes);
+        let mut n = 0;
+        for piece in pieces {
+            let taken = slot.flow.write(piece);
+            n += taken;
+            if taken < piece.len() {
+                break;
+            }
+        }
         if n == 0 {
-            slot.told.wants_room |= !bytes.is_empty();
+            slot.told.wants_room |= pieces.iter().any(|piece| !piece.is_empty());
             return Ok(0);
         }
         slot.touched = now;

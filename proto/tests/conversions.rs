@@ -360,7 +360,8 @@ fn a_log_line_says_what_netbird_expects() {
         reason: "refused".into(),
         ..Default::default()
     };
-    assert_eq!(convert::access_log_line_to_wire(&line), expected);
+    let line = convert::access_log_line_to_wire(&line);
+    assert_eq!(convert::access_log_message(&line), expected);
     let encoded = convert::access_log_to_wire(&[line.clone(), line]);
     assert_eq!(encoded, [expected.encode_to_vec(), expected.encode_to_vec()]);
 }

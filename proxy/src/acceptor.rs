@@ -34,7 +34,7 @@ use crate::http::watch::{Run, Watch};
 use crate::listener::Accepted;
 use crate::places::Seat;
 use crate::table::{Scope, Tls};
-use crate::worker::{Among, Conn, Place, Worker};
+use crate::worker::{Among, Conn, Place, Seen, Worker};
 
 /// Serves a connection of the public listener to its end.
 pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
@@ -66,7 +66,8 @@ pub(crate) async fn serve_peer_plain(worker: Rc<Worker>, stream: Tunnelled, peer
     let _place = Place::take(Among::Peers { _seat: seat }, &worker.metrics);
     let (scope, end) = (Scope::Account(peer.account().clone()), Peer::new(peer.address()));
     let (origin, pulse) = (Origin::Tunnel(peer), Pulse::new());
-    let conn = Rc::new(Conn { worker, scope, origin, peer: end, sni: None, http2: false, pulse, _place });
+    let seen = Seen::default();
+    let conn = Rc::new(Conn { worker, scope, origin, peer: end, sni: None, seen, http2: false, pulse, _place });
     ended(http1(&conn, stream).boxed_local().await);
 }
 
@@ -100,7 +101,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Secured<S> {
         let Self { tls, sni } = self;
         let http2 = tls.get_ref().1.alpn_protocol() == Some(ALPN_H2);
         let (peer, pulse) = (Peer::new(peer), Pulse::new());
-        let conn = Rc::new(Conn { worker, scope, origin, peer, sni: Some(sni), http2, pulse, _place });
+        let (sni, seen) = (Some(sni), Seen::default());
+        let conn = Rc::new(Conn { worker, scope, origin, peer, sni, seen, http2, pulse, _place });
         // Apart, so that neither makes room for the other.
         ended(if http2 { self::http2(&conn, tls).boxed_local().await } else { http1(&conn, tls).boxed_local().await });
     }

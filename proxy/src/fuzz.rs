@@ -23,7 +23,7 @@ use crate::http1::replay::{Beside, Heard, read};
 /// If the canonical form breaks a promise: that is what fuzzing looks for.
 pub fn canonical_request(bytes: &[u8]) -> bool {
     let Some(parts) = head(bytes) else { return false };
-    let Ok(request) = canonical(&parts, None) else { return false };
+    let Ok(request) = canonical(&parts, None, None) else { return false };
     assert_eq!(request.query.as_deref(), parts.uri.query(), "the query is not ours to touch");
     check_host(&request.host);
     check_path(&request.path);
@@ -116,9 +116,9 @@ fn check_fields(passing: &HeaderMap) {
 
 /// A request is for the host that TLS was made for, or it is misdirected, whatever else is in it.
 fn check_tls_name(parts: &request::Parts, request: &Request) {
-    assert!(canonical(parts, Some(&request.host)).is_ok_and(|same| same.host == request.host));
+    assert!(canonical(parts, Some(&request.host), Some(&request.host)).is_ok_and(|same| same.host == request.host));
     let other = HostName::parse(if request.host.as_str() == "a" { "b" } else { "a" }).expect("a name");
-    assert!(canonical(parts, Some(&other)).is_err_and(|error| matches!(error.kind, Kind::Misdirected)));
+    assert!(canonical(parts, Some(&other), Some(&other)).is_err_and(|error| matches!(error.kind, Kind::Misdirected)));
 }
 
 /// Another proxy of ours behind this one would read the same.
@@ -131,7 +131,7 @@ fn check_again(request: &Request, passing: &HeaderMap) {
     *sent.headers_mut() = passing.clone();
     sent.headers_mut().insert(HOST, request.authority.clone());
     let (parts, ()) = sent.into_parts();
-    let again = canonical(&parts, None).expect("what was understood once is understood again");
+    let again = canonical(&parts, None, None).expect("what was understood once is understood again");
     assert_eq!((&again.method, &again.host, again.port), (&request.method, &request.host, request.port));
     assert_eq!((&again.path, &again.query), (&request.path, &request.query));
     assert_eq!(&again.passing(parts.headers.clone()), &parts.headers);

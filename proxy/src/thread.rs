@@ -56,12 +56,19 @@ pub(crate) fn spawn(start: Start) -> io::Result<Fate> {
 }
 
 fn run(start: Start, drained: oneshot::Sender<()>) -> io::Result<()> {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .max_io_events_per_tick(EVENTS)
+        .build_local(LocalOptions::default())?;
     let outcome = runtime.block_on(work(start, drained));
     // A name being resolved cannot be interrupted; nobody waits for it.
     runtime.shutdown_background();
     outcome
 }
+
+/// Sockets that are looked at in one go. A tunnel's answers leave when all that is ready has been worked on: with more, the
+/// peers of a busy worker would wait for all of them, and the worker then for all the peers.
+const EVENTS: usize = 32;
 
 async fn work(start: Start, drained: oneshot::Sender<()>) -> io::Result<()> {
     let Start { shared, metrics, connector, listener, mut orders, number: _ } = start;

@@ -1,5 +1,6 @@
 //! What a worker has: the part all workers share, and the part that is its own.
 
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ipnet::IpNet;
 use postern_auth::{Gate, Origin};
 use postern_certs::Certificates;
-use postern_model::{HostName, Management, RequestId, Scheme};
+use postern_model::{HostName, Management, Principal, RequestId, Scheme};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{Config, ForwardedProto};
 use crate::connection::Pulse;
 use crate::http::forwarded::Peer;
+use crate::http::stamp::Identity;
 use crate::live::Live;
 use crate::metrics::WorkerMetrics;
 use crate::places::Seat;
@@ -53,6 +55,7 @@ pub(crate) struct Conn {
     pub(crate) peer: Peer,
     /// The name the TLS connection was made for; `None` where plain HTTP is spoken.
     pub(crate) sni: Option<HostName>,
+    pub(crate) seen: Seen,
     pub(crate) http2: bool,
     pub(crate) pulse: Arc<Pulse>,
     /// Held as long as anything of the connection is left, a WebSocket that it became included.
@@ -79,6 +82,38 @@ impl Conn {
         match self.origin {
             Origin::Public => &self.worker.shared.config.trusted_proxies,
             Origin::Tunnel(_) => &[],
+        }
+    }
+}
+
+/// What the requests of a connection mostly have in common, so that it is read or written once.
+#[derive(Default)]
+pub(crate) struct Seen {
+    host: OnceCell<HostName>,
+    identity: RefCell<Option<(Arc<Principal>, Rc<Identity>)>>,
+}
+
+impl Seen {
+    /// The host of the first request.
+    pub(crate) fn host(&self) -> Option<&HostName> {
+        self.host.get()
+    }
+
+    /// A request names this host.
+    pub(crate) fn named(&self, host: &HostName) {
+        self.host.get_or_init(|| host.clone());
+    }
+
+    /// What upstreams are told of whoever asks.
+    pub(crate) fn identity(&self, principal: &Arc<Principal>) -> Rc<Identity> {
+        let mut last = self.identity.borrow_mut();
+        match &*last {
+            Some((same, identity)) if Arc::ptr_eq(same, principal) => Rc::clone(identity),
+            Some(_) | None => {
+                let identity = Rc::new(Identity::of(principal));
+                *last = Some((Arc::clone(principal), Rc::clone(&identity)));
+                identity
+            }
         }
     }
 }

@@ -135,17 +135,7 @@ impl AsyncWrite for Stream {
         if slices.iter().all(|slice| slice.is_empty()) {
             return Poll::Ready(Ok(0));
         }
-        self.poll_put(cx, |netstack, now| {
-            let mut total = 0;
-            for slice in slices.iter().filter(|slice| !slice.is_empty()) {
-                let count = netstack.write(self.id, slice, now)?;
-                total += count;
-                if count < slice.len() {
-                    break;
-                }
-            }
-            Ok(total)
-        })
+        self.poll_put(cx, |netstack, now| netstack.write_vectored(self.id, slices, now))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,5 +1,6 @@
 //! Packets without WireGuard around them.
 
+use std::io::IoSlice;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -325,7 +326,7 @@ fn a_path_that_carries_less_is_believed_of_the_flows_own_peer() {
     let mut bare = Bare::new(Limits::default());
     let conn = bare.open(tuple(9)).expect("open");
     let stream = bare.accept();
-    bare.stack.write(stream, &[7; 20_000], bare.now).expect("room");
+    bare.stack.write(stream, &[IoSlice::new(&[7; 20_000])], bare.now).expect("room");
     let sent = bare.sent();
     let largest = |sent: &[Vec<u8>]| sent.iter().map(Vec::len).max();
     assert_eq!(largest(&sent), Some(1420));
@@ -355,7 +356,7 @@ fn closing_with_unread_data_resets_and_without_does_not() {
         let mut bare = Bare::new(Limits::default());
         let conn = bare.open(tuple(9)).expect("open");
         let stream = bare.accept();
-        bare.stack.write(stream, b"bye", bare.now).expect("room");
+        bare.stack.write(stream, &[IoSlice::new(b"bye")], bare.now).expect("room");
         if unread {
             bare.arrive(PEER, &packet(&conn.tuple, &conn.header(), b"unread"));
         }

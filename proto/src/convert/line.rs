@@ -15,25 +15,30 @@ use crate::management::AccessLog;
 /// Room for a usual line.
 const USUAL: usize = 256;
 
-/// Lines on their way to management, each an encoded [`AccessLog`]; they share one piece of memory.
+/// A line as an encoded [`AccessLog`].
 #[must_use]
-pub fn access_log_to_wire(lines: &[AccessLogLine]) -> Vec<Bytes> {
-    let mut buffer = Vec::with_capacity(lines.len() * USUAL);
-    let mut ends = Vec::with_capacity(lines.len());
-    for line in lines {
-        encode(line, &mut buffer);
-        ends.push(buffer.len());
-    }
-    let (buffer, mut begin) = (Bytes::from(buffer), 0);
-    ends.into_iter().map(|end| buffer.slice(std::mem::replace(&mut begin, end)..end)).collect()
-}
-
-/// A single line, for servers that take them one by one.
-#[must_use]
-pub fn access_log_line_to_wire(line: &AccessLogLine) -> AccessLog {
+pub fn access_log_line_to_wire(line: &AccessLogLine) -> Vec<u8> {
     let mut buffer = Vec::with_capacity(USUAL);
     encode(line, &mut buffer);
-    AccessLog::decode(buffer.as_slice()).expect("what was encoded is an AccessLog")
+    buffer
+}
+
+/// Encoded lines on their way to management; they share one piece of memory.
+#[must_use]
+pub fn access_log_to_wire(lines: &[Vec<u8>]) -> Vec<Bytes> {
+    let joined = Bytes::from(lines.concat());
+    let mut begin = 0;
+    let slice = |line: &Vec<u8>| {
+        let end = begin + line.len();
+        joined.slice(std::mem::replace(&mut begin, end)..end)
+    };
+    lines.iter().map(slice).collect()
+}
+
+/// An encoded line of ours, for servers that take lines one by one.
+#[must_use]
+pub fn access_log_message(line: &[u8]) -> AccessLog {
+    AccessLog::decode(line).expect("what was encoded is an AccessLog")
 }
 
 /// What a server has to know of an encoded line before it keeps it.
@@ -51,27 +56,51 @@ pub struct LineKeys<'a> {
 pub fn access_log_keys(mut line: &[u8]) -> Option<LineKeys<'_>> {
     let mut keys = LineKeys::default();
     while !line.is_empty() {
-        let (tag, kind) = encoding::decode_key(&mut line).ok()?;
-        if kind != WireType::LengthDelimited {
-            encoding::skip_field(kind, tag, &mut line, DecodeContext::default()).ok()?;
-            continue;
-        }
-        let length = usize::try_from(encoding::decode_varint(&mut line).ok()?).ok()?;
-        let (text, rest) = line.split_at_checked(length)?;
-        line = rest;
-        match tag {
-            2 => keys.id = text,
-            3 => keys.account = text,
+        match take_field(&mut line)? {
+            (2, Some(text)) => keys.id = text,
+            (3, Some(text)) => keys.account = text,
             _ => {}
         }
     }
     Some(keys)
 }
 
+/// The next field: its tag, and its bytes if it has such.
+fn take_field<'a>(line: &mut &'a [u8]) -> Option<(u32, Option<&'a [u8]>)> {
+    const NUMBER: u8 = WireType::Varint as u8;
+    const BYTES: u8 = WireType::LengthDelimited as u8;
+    // Nearly all are texts and numbers of which key and length, or value, have one byte each.
+    if let [key @ 0x08..0x80, value @ ..0x80, rest @ ..] = *line {
+        let (tag, kind) = (u32::from(key >> 3), key & 7);
+        if kind == NUMBER {
+            *line = rest;
+            return Some((tag, None));
+        }
+        if kind == BYTES {
+            let (text, rest) = rest.split_at_checked(usize::from(*value))?;
+            *line = rest;
+            return Some((tag, Some(text)));
+        }
+    }
+    let (tag, kind) = encoding::decode_key(line).ok()?;
+    if kind != WireType::LengthDelimited {
+        encoding::skip_field(kind, tag, line, DecodeContext::default()).ok()?;
+        return Some((tag, None));
+    }
+    let length = usize::try_from(encoding::decode_varint(line).ok()?).ok()?;
+    let (text, rest) = line.split_at_checked(length)?;
+    *line = rest;
+    Some((tag, Some(text)))
+}
+
 /// Appends a line, its fields in the order of their numbers.
 fn encode(line: &AccessLogLine, buffer: &mut Vec<u8>) {
-    encoding::message::encode(1, &Timestamp::from(line.timestamp), buffer);
-    short(2, buffer, |buffer| write!(buffer, "{}", line.id).expect("a buffer takes everything"));
+    let Timestamp { seconds, nanos } = line.timestamp.into();
+    short(1, buffer, |buffer| {
+        number(1, seconds, buffer);
+        number(2, nanos, buffer);
+    });
+    short(2, buffer, |buffer| buffer.extend_from_slice(&line.id.text()));
     text(3, line.account.as_ref().map_or("", |account| account.as_str()), buffer);
     text(4, line.service.as_ref().map_or("", |service| service.as_str()), buffer);
     text(5, line.host.as_ref().map_or("", |host| host.as_str()), buffer);
@@ -91,15 +120,15 @@ fn encode(line: &AccessLogLine, buffer: &mut Vec<u8>) {
 
 fn text(tag: u32, text: &str, buffer: &mut Vec<u8>) {
     if !text.is_empty() {
-        encoding::encode_key(tag, WireType::LengthDelimited, buffer);
-        encoding::encode_varint(text.len() as u64, buffer);
+        key(tag, WireType::LengthDelimited, buffer);
+        varint(text.len() as u64, buffer);
         buffer.extend_from_slice(text.as_bytes());
     }
 }
 
-/// Ids and addresses: their length always fits its one byte, which is written last.
+/// Times, ids and addresses: their length always fits its one byte, which is written last.
 fn short(tag: u32, buffer: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
-    encoding::encode_key(tag, WireType::LengthDelimited, buffer);
+    key(tag, WireType::LengthDelimited, buffer);
     let at = buffer.len();
     buffer.push(0);
     write(buffer);
@@ -125,8 +154,21 @@ fn address(address: IpAddr, buffer: &mut Vec<u8>) {
 fn number(tag: u32, number: impl TryInto<i64>, buffer: &mut Vec<u8>) {
     let number = number.try_into().unwrap_or(i64::MAX);
     if number != 0 {
-        encoding::int64::encode(tag, &number, buffer);
+        key(tag, WireType::Varint, buffer);
+        varint(number.cast_unsigned(), buffer);
     }
+}
+
+fn key(tag: u32, kind: WireType, buffer: &mut Vec<u8>) {
+    varint(u64::from(tag << 3 | kind as u32), buffer);
+}
+
+fn varint(mut value: u64, buffer: &mut Vec<u8>) {
+    while value >= 0x80 {
+        buffer.push(value.to_le_bytes()[0] | 0x80);
+        value >>= 7;
+    }
+    buffer.push(value.to_le_bytes()[0]);
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ pub use calls::{
     status_from_wire, status_to_wire,
 };
 pub use invalid::Invalid;
-pub use line::{LineKeys, access_log_keys, access_log_line_to_wire, access_log_to_wire};
+pub use line::{LineKeys, access_log_keys, access_log_line_to_wire, access_log_message, access_log_to_wire};
 pub use mapping::mapping_to_wire;
 pub use tunnel::{
     Claim, PeerQuestion, Watch, create_proxy_peer_from_wire, create_proxy_peer_to_wire, peer_map_from_wire,

@@ -57,13 +57,14 @@ pub(crate) enum Upgrade {
     Http2,
 }
 
-/// Reads a request head. `sni` is the name the TLS connection was made for, if there was one.
+/// Reads a request head. `sni` is the name the TLS connection was made for, if there was one; `likely` is a host that need not
+/// be read again where the request names it.
 ///
 /// # Errors
 /// [`Kind::BadRequest`] for what is malformed or can be read in several ways; [`Kind::Misdirected`] where the host is
 /// not the TLS name, before anything is looked up; [`Kind::NoRoute`] for an address as host, which no service has.
-pub(crate) fn canonical(parts: &request::Parts, sni: Option<&HostName>) -> Result<Request> {
-    let (host, port) = host(parts, sni)?;
+pub(crate) fn canonical(parts: &request::Parts, sni: Option<&HostName>, likely: Option<&HostName>) -> Result<Request> {
+    let (host, port) = host(parts, sni, likely)?;
     let authority = authority(&host, port, parts.headers.get(header::HOST));
     let upgrade = upgrade(parts)?;
     Ok(Request {
@@ -81,9 +82,9 @@ pub(crate) fn canonical(parts: &request::Parts, sni: Option<&HostName>) -> Resul
 }
 
 /// Host header and target must name one host (RFC 9112 §3.2, RFC 9113 §8.3.1), and the same as TLS did.
-fn host(parts: &request::Parts, sni: Option<&HostName>) -> Result<(HostName, Option<u16>)> {
+fn host(parts: &request::Parts, sni: Option<&HostName>, likely: Option<&HostName>) -> Result<(HostName, Option<u16>)> {
     let mut fields = parts.headers.get_all(header::HOST).into_iter();
-    let field = fields.next().map(|value| field(value, sni)).transpose()?;
+    let field = fields.next().map(|value| field(value, likely)).transpose()?;
     if fields.next().is_some() {
         return Err(BadRequest::HostRepeated.into());
     }
@@ -103,10 +104,9 @@ fn host(parts: &request::Parts, sni: Option<&HostName>) -> Result<(HostName, Opt
     }
 }
 
-/// Nearly always it is the TLS name, read already.
-fn field(value: &HeaderValue, sni: Option<&HostName>) -> Result<Named, BadRequest> {
+fn field(value: &HeaderValue, likely: Option<&HostName>) -> Result<Named, BadRequest> {
     let text = value.to_str().map_err(|_| BadRequest::HostInvalid)?;
-    sni.and_then(|sni| Named::with_host(sni, text)).map_or_else(|| Named::parse(text), Ok)
+    likely.and_then(|likely| Named::with_host(likely, text)).map_or_else(|| Named::parse(text), Ok)
 }
 
 /// Nearly every client sends it in canonical form; then its bytes are shared.
@@ -248,7 +248,7 @@ mod tests {
     }
 
     fn read(method: &str, target: &str, fields: &[(&str, &str)]) -> Result<Request, &'static str> {
-        canonical(&parts(method, target, fields), None).map_err(|error| error.kind.reason())
+        canonical(&parts(method, target, fields), None, None).map_err(|error| error.kind.reason())
     }
 
     fn name(text: &str) -> HostName {
@@ -325,7 +325,8 @@ mod tests {
     fn an_address_is_a_host_that_nobody_has() {
         for host in ["10.0.0.1", "10.0.0.1:443", "[::1]", "[::1]:8443"] {
             assert_eq!(read("GET", "/", &[("host", host)]).err(), Some("no_route"), "{host}");
-            let error = canonical(&parts("GET", "/", &[("host", host)]), Some(&name("a.example"))).expect_err(host);
+            let sni = Some(name("a.example"));
+            let error = canonical(&parts("GET", "/", &[("host", host)]), sni.as_ref(), sni.as_ref()).expect_err(host);
             assert!(matches!(error.kind, Kind::Misdirected), "{host}");
         }
     }
@@ -333,7 +334,7 @@ mod tests {
     #[test]
     fn tls_and_host_must_agree() {
         let judge = |sni, host| {
-            canonical(&parts("GET", "/", &[("host", host)]), Some(&name(sni)))
+            canonical(&parts("GET", "/", &[("host", host)]), Some(&name(sni)), Some(&name(sni)))
                 .map(|_| ())
                 .map_err(|error| error.kind.reason())
         };
@@ -341,6 +342,22 @@ mod tests {
         assert_eq!(judge("a.example", "b.example"), Err("misdirected"));
         assert_eq!(judge("a.example", "x.a.example"), Err("misdirected"));
         assert_eq!(judge("a.example", "a.example:"), Err("host_invalid"));
+    }
+
+    #[test]
+    fn a_likely_host_changes_nothing_but_the_effort() {
+        for host in
+            ["a.example", "A.example", "a.example.", "a.example:8443", "a.example:", "a.example:0", "a.example:1:1"]
+                .into_iter()
+                .chain(["a.example.com", "xa.example", "b.example", "a.example/", "a.example:443 ", ""])
+        {
+            let parts = parts("GET", "/", &[("host", host)]);
+            let read = |likely: Option<&HostName>| {
+                let request = canonical(&parts, None, likely).map_err(|error| error.kind.reason());
+                request.map(|request| (request.host, request.port, request.authority))
+            };
+            assert_eq!(read(Some(&name("a.example"))), read(None), "{host}");
+        }
     }
 
     #[test]
@@ -364,7 +381,7 @@ mod tests {
         let mut parts = parts("CONNECT", "https://a/chat?x=1", &[("sec-websocket-version", "13")]);
         parts.version = Version::HTTP_2;
         parts.extensions.insert(Protocol::from_static(protocol));
-        canonical(&parts, Some(&name("a"))).map_err(|error| error.kind.reason())
+        canonical(&parts, Some(&name("a")), Some(&name("a"))).map_err(|error| error.kind.reason())
     }
 
     #[test]
@@ -403,7 +420,7 @@ mod tests {
         assert_eq!(ask("100-continue, x"), Err("expectation"));
         let mut old = parts("POST", "/", &[("host", "a"), ("expect", "100-continue")]);
         old.version = Version::HTTP_10;
-        let request = canonical(&old, None).expect("ignored");
+        let request = canonical(&old, None, None).expect("ignored");
         assert!(!request.expects_continue && !request.passing(old.headers).contains_key("expect"));
     }
 

@@ -207,7 +207,7 @@ mod tests {
     fn told(peer: &str, scheme: Scheme, host: &str, lines: &[(&str, &str)]) -> [String; 5] {
         let sent = sent(lines);
         let parts = http::Request::get("/").header("host", host).body(()).expect(host).into_parts().0;
-        let request = canonical(&parts, None).expect(host);
+        let request = canonical(&parts, None, None).expect(host);
         let mut headers = HeaderMap::new();
         let peer = self::peer(peer);
         Hop::new(&networks(&TRUSTED), &peer, scheme, &sent).forwarded(&request, &sent).stamp(&mut headers);

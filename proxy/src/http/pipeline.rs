@@ -44,7 +44,9 @@ async fn handle(exchange: &Exchange, request: Request<Incoming>) -> Result<Reply
     let conn = exchange.conn();
     let shared = &conn.worker.shared;
     let (mut parts, body) = request.into_parts();
-    let request = canonical(&parts, conn.sni.as_ref())?;
+    let likely = conn.sni.as_ref().or_else(|| conn.seen.host());
+    let request = canonical(&parts, conn.sni.as_ref(), likely)?;
+    conn.seen.named(&request.host);
     let upgrade = parts.extensions.remove::<OnUpgrade>();
     let hop = Hop::new(conn.trusted_proxies(), &conn.peer, conn.scheme(), &parts.headers);
     exchange.asked(&request, hop.client);
@@ -80,11 +82,12 @@ async fn answer(exchange: &Exchange, route: &Route, request: canonical::Request,
     let permit = conn.worker.shared.gate.admit(&route.door, &facts).await?;
     exchange.admitted(&permit);
 
-    let (principal, session) = (permit.principal().cloned(), permit.session().cloned());
+    let identity = permit.principal().map(|principal| conn.seen.identity(principal));
+    let session = permit.session().cloned();
     let upstream = permit.redeem();
     let public = Public::of(&request, conn.scheme());
     let (wanted, expects) = (request.upgrade, request.expects_continue);
-    let mut head = upstream.outbound.head(&request, sent.headers, &sent.hop, principal.as_deref())?;
+    let mut head = upstream.outbound.head(&request, sent.headers, &sent.hop, identity.as_deref())?;
     let accept = wanted.and_then(|wanted| upgrade::ask(wanted, head.headers_mut()));
 
     let Answer { mut response, download } = forward(exchange, head, sent.body, &upstream, expects).await?;

@@ -21,6 +21,32 @@ const GROUPS: HeaderName = HeaderName::from_static("x-netbird-groups");
 #[error("the value of the custom header {0} has control characters in it")]
 pub(crate) struct InvalidHeader(HeaderName);
 
+/// Who asks, as NetBird's identity headers tell an upstream; absent where there is nothing that can be said in them.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    user: Option<HeaderValue>,
+    groups: Option<HeaderValue>,
+}
+
+impl Identity {
+    pub(crate) fn of(principal: &Principal) -> Self {
+        let label = |group: &'_ postern_model::Group| {
+            let label = if group.name.is_empty() { &group.id } else { &group.name };
+            (!label.contains(',') && printable(label).is_some()).then(|| label.clone())
+        };
+        let labels: Vec<String> = principal.groups.iter().filter_map(label).collect();
+        Self { user: principal.email.as_deref().and_then(printable), groups: printable(&labels.join(",")) }
+    }
+
+    fn stamp(&self, headers: &mut HeaderMap) {
+        for (name, value) in [(USER, &self.user), (GROUPS, &self.groups)] {
+            if let Some(value) = value {
+                headers.insert(name, value.clone());
+            }
+        }
+    }
+}
+
 /// What a route does to the heads of its requests and answers, prepared once.
 #[derive(Clone, Debug)]
 pub(crate) struct Outbound {
@@ -77,7 +103,7 @@ impl Outbound {
         request: &Request,
         sent: HeaderMap,
         hop: &Hop<'_>,
-        principal: Option<&Principal>,
+        identity: Option<&Identity>,
     ) -> Result<http::Request<()>> {
         let target = self.rewrite.forth(&request.path, request.query.as_deref())?;
         let host = if self.pass_host_header { request.authority.clone() } else { self.host.clone() };
@@ -91,8 +117,8 @@ impl Outbound {
             fields::remove(&mut headers, |name| self.reserves(name));
         }
         headers.extend(self.custom.iter().cloned());
-        if let Some(principal) = principal {
-            stamp_identity(principal, &mut headers);
+        if let Some(identity) = identity {
+            identity.stamp(&mut headers);
         }
         forwarded.stamp(&mut headers);
         strip_session_cookie(&mut headers);
@@ -138,21 +164,6 @@ fn uri(target: PathAndQuery) -> Uri {
     let mut parts = http::uri::Parts::default();
     parts.path_and_query = Some(target);
     Uri::from_parts(parts).expect("a path alone is a URI")
-}
-
-/// NetBird's identity headers; absent where there is nothing that can be said in them.
-fn stamp_identity(principal: &Principal, headers: &mut HeaderMap) {
-    if let Some(user) = principal.email.as_deref().and_then(printable) {
-        headers.insert(USER, user);
-    }
-    let label = |group: &'_ postern_model::Group| {
-        let label = if group.name.is_empty() { &group.id } else { &group.name };
-        (!label.contains(',') && printable(label).is_some()).then(|| label.clone())
-    };
-    let labels: Vec<String> = principal.groups.iter().filter_map(label).collect();
-    if let Some(groups) = printable(&labels.join(",")) {
-        headers.insert(GROUPS, groups);
-    }
 }
 
 /// A value of tabs and visible ASCII, spaces included; nothing else, and nothing empty.
@@ -225,14 +236,14 @@ mod tests {
             builder = builder.header(*name, *value);
         }
         let parts = builder.body(()).expect("request").into_parts().0;
-        (canonical(&parts, None).expect("canonical"), parts.headers)
+        (canonical(&parts, None, None).expect("canonical"), parts.headers)
     }
 
     fn head(outbound: &Outbound, fields: &[(&str, &str)], principal: Option<&Principal>) -> http::Request<()> {
         let (request, sent) = request(fields);
         let peer = Peer::new("203.0.113.7".parse().expect("ip"));
         let hop = Hop::new(&[], &peer, Scheme::Https, &sent);
-        outbound.head(&request, sent, &hop, principal).expect("head")
+        outbound.head(&request, sent, &hop, principal.map(Identity::of).as_ref()).expect("head")
     }
 
     fn principal(email: &str, groups: &[(&str, &str)]) -> Principal {
