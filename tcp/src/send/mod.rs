@@ -262,7 +262,9 @@ impl Sender {
     pub(crate) fn deadline(&self) -> Instant {
         let pacing = if self.has_work() { self.flight.pacing_deadline() } else { Instant::NEVER };
         let stuck = self.stuck.as_ref().map_or(Instant::NEVER, |stuck| stuck.ask_at);
-        self.flight.deadline().min(pacing).min(stuck)
+        // A probe that is due leaves at the next poll.
+        let flight = if self.probe { Instant::NEVER } else { self.flight.deadline() };
+        flight.min(pacing).min(stuck)
     }
 
     /// When the peer has been silent for too long.
@@ -273,7 +275,7 @@ impl Sender {
 
     /// Lets due timers ring. Returns whether to ask the peer for its window.
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> bool {
-        if let Some(Alarm::Probe) = self.flight.ring(now) {
+        if !self.probe && self.flight.ring(now) == Some(Alarm::Probe) {
             self.probe = self.probe_piece().is_some();
             if !self.probe {
                 self.flight.skip_probe();
