@@ -46,10 +46,10 @@ struct Probe {
 
 impl Flight {
     #[inline(always)]
-    pub(crate) fn new(config: &Config, mss: u64, records: Records, now: Instant) -> Self {
+    pub(crate) fn new(config: &Config, mss: u64, now: Instant) -> Self {
         let rtt = config.rtt.map(Duration::from);
         Self {
-            board: Scoreboard::new(records),
+            board: Scoreboard::default(),
             rack: Rack::default(),
             recovery: Recovery::default(),
             rtt: Rtt::new(rtt),
@@ -69,6 +69,11 @@ impl Flight {
     /// See [`Scoreboard::take_records`].
     pub(crate) fn take_records(&mut self) -> Records {
         self.board.take_records()
+    }
+
+    /// See [`Scoreboard::use_records`].
+    pub(crate) fn use_records(&mut self, records: Records) {
+        self.board.use_records(records);
     }
 
     pub(crate) fn board(&self) -> &Scoreboard {
@@ -125,7 +130,8 @@ impl Flight {
         }
     }
 
-    /// Records that `start..end` leaves now.
+    /// Records that `start..end` leaves now. Inlined, as what it calls: each piece passes here.
+    #[inline(always)]
     pub(crate) fn sent(&mut self, start: u64, end: u64, now: Instant) {
         if self.board.is_empty() {
             self.progress = now;
@@ -139,11 +145,10 @@ impl Flight {
         self.timer.sent(now);
     }
 
-    /// `start..end` leaves now as a tail loss probe.
-    pub(crate) fn sent_probe(&mut self, start: u64, end: u64, now: Instant) {
+    /// What leaves next, `start..end`, is a tail loss probe.
+    pub(crate) fn probe(&mut self, start: u64, end: u64, now: Instant) {
         self.probe = Some(Probe { end, repeats: start < self.board.end() });
         self.timer.restart(now);
-        self.sent(start, end, now);
     }
 
     /// Evaluates an acknowledgement without SACK blocks: everything before `ack` has arrived. Returns whether it brought
