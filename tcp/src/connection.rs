@@ -413,6 +413,9 @@ impl Connection {
         self.family.payload(self.mtu)
     }
 
+    /// Inlined, as [`acknowledgement`](Self::acknowledgement), so that it is written where the caller expects it: what was written
+    /// in small pieces a moment ago is expensive to copy in large ones.
+    #[inline(always)]
     fn header(&mut self) -> Header {
         Header {
             seq: self.sender.next_seq(),
@@ -426,7 +429,6 @@ impl Connection {
         Transmit { header, payload: (&[], &[]), mss: self.sender.mss(), more }
     }
 
-    /// Inlined, so that it is written where the caller expects it: what was written in small pieces is expensive to copy at once.
     #[inline(always)]
     fn acknowledgement(&mut self, more: bool) -> Transmit<'static> {
         self.owed.acked();

@@ -86,6 +86,7 @@ const PSH: u8 = 8;
 const ACK: u8 = 16;
 
 /// Prints a header and two slices of payload as an IPv4 packet, checksums included.
+#[inline(always)]
 pub(super) fn print(packet: &mut [u8], ends: &Ends, header: &Header, payload: (&[u8], &[u8])) {
     let total = packet.len() as u16;
     let (ip, tcp) = packet.split_first_chunk_mut::<IP>().expect("room for an IP header");
