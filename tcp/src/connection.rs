@@ -2,14 +2,13 @@
 
 use crate::admission::{Position, Verdict, admit};
 use crate::alive::Alive;
-use crate::clock::{Clock, Instant};
-use crate::config::Config;
+use crate::clock::{Clock, Duration, Instant};
+use crate::config::{Buffers, Config, Family};
 use crate::counters::{Counters, Ignored};
 use crate::owed::Owed;
 use crate::recv::{Arrival, Receiver};
-use crate::ring::Ring;
 use crate::segment::{Header, Segment, Transmit};
-use crate::send::{self, Judgement, Piece, Report, Sender};
+use crate::send::{Judgement, Piece, Report, Sender};
 use crate::state::{Error, Phase};
 use crate::terms::{self, Terms};
 use crate::time_wait::{Straggler, TimeWait};
@@ -17,7 +16,12 @@ use crate::time_wait::{Straggler, TimeWait};
 /// Both directions of a connection, and what binds them.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) config: Config,
+    family: Family,
+    mtu: u16,
+    /// The most ever allowed.
+    pub(crate) buffers: Buffers,
+    patience: Duration,
+    time_wait: Duration,
     pub(crate) clock: Clock,
     stage: Stage,
     /// What the peer's SYN said; `None` before it.
@@ -32,13 +36,6 @@ pub(crate) struct Connection {
     pub(crate) counters: Counters,
 }
 
-/// What a connection leaves to the next one.
-#[derive(Debug, Default)]
-pub(crate) struct Memory {
-    send: send::Memory,
-    receive: Ring,
-}
-
 /// Where a connection stands. Of the eleven states of RFC 9293, those that follow from what was sent and acknowledged are
 /// not stored: see [`Connection::phase`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,27 +43,42 @@ enum Stage {
     SynSent,
     SynReceived,
     Open,
-    TimeWait(TimeWait),
+    /// Until then.
+    TimeWait(Instant),
     Closed,
+}
+
+/// Where an admitted segment stands: in the peer's stream, and in ours what it acknowledges.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    offset: i64,
+    ack: u64,
 }
 
 impl Connection {
     /// Opens a connection. Inlined, as all that it calls, so that each field is written once, where it belongs.
     #[inline(always)]
-    pub(crate) fn connect(config: Config, isn: u32, memory: Memory, began: std::time::Instant) -> Self {
+    #[expect(clippy::needless_pass_by_value, reason = "a connection is told once; what it keeps of that is its own")]
+    pub(crate) fn connect(config: Config, isn: u32, began: std::time::Instant) -> Self {
         let now = Instant::START;
+        let sender = Sender::new(&config, isn, now);
+        let Config { family, mtu, buffers, patience, keep_alive, time_wait, .. } = config;
         Self {
+            family,
+            mtu,
+            buffers,
+            patience: patience.into(),
+            time_wait: time_wait.into(),
             clock: Clock::new(began),
             stage: Stage::SynSent,
             terms: None,
-            sender: Sender::new(&config, isn, memory.send, now),
-            receiver: Receiver::new(config.buffers.receive, memory.receive),
+            sender,
+            receiver: Receiver::new(buffers.receive),
             owed: Owed::nothing(),
-            alive: Alive::new(now),
+            alive: Alive::new(keep_alive, now),
             closed_second: false,
             error: None,
             counters: Counters::default(),
-            config,
         }
     }
 
@@ -76,32 +88,36 @@ impl Connection {
         self.synchronise(syn);
     }
 
-    /// The memory of a connection that is over, without what it held.
-    pub(crate) fn take_memory(&mut self) -> Memory {
-        Memory { send: self.sender.take_memory(), receive: self.receiver.take_memory() }
+    /// Opens a connection in the memory of one that is over.
+    pub(crate) fn reconnect(&mut self, config: Config, isn: u32, began: std::time::Instant) {
+        let (send, receive) = (self.sender.take_memory(), self.receiver.take_memory());
+        *self = Self::connect(config, isn, began);
+        self.sender.use_memory(send);
+        self.receiver.use_memory(receive);
     }
 
     /// Takes a segment.
     pub(crate) fn handle_segment(&mut self, segment: &Segment<'_>, now: Instant) {
-        match self.stage {
+        let admitted = match self.stage {
+            Stage::Open => self.handle_synchronised(segment, now),
             Stage::SynSent => self.handle_in_syn_sent(segment, now),
             Stage::SynReceived if segment.header.syn && !segment.header.rst => self.handle_syn_again(segment, now),
-            Stage::SynReceived | Stage::Open => self.handle_synchronised(segment, now),
-            Stage::TimeWait(wait) => match wait.handle_segment(segment) {
-                Straggler::Answer(_) if self.owed.may_answer(now) => self.owed.ack_now(),
-                Straggler::Answer(_) | Straggler::Nothing | Straggler::Reopen { .. } => {}
-            },
-            Stage::Closed => self.counters.ignore(Ignored::Closed),
+            Stage::SynReceived => self.handle_synchronised(segment, now),
+            Stage::TimeWait(until) => return self.handle_in_time_wait(segment, until, now),
+            Stage::Closed => return self.counters.ignore(Ignored::Closed),
+        };
+        if let Some(place) = admitted {
+            self.take(segment, place, now);
+            self.settle(now);
         }
-        self.settle(now);
     }
 
     /// Lets every due deadline happen.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         match self.stage {
             Stage::Closed => return,
-            Stage::TimeWait(wait) => {
-                if self.clock.inside(wait.until()) <= now {
+            Stage::TimeWait(until) => {
+                if until <= now {
                     self.stage = Stage::Closed;
                     self.owed.clear();
                 }
@@ -115,12 +131,11 @@ impl Connection {
         }
         if self.keep_alive_at() <= now {
             self.owed.ask();
-            let asked = self.alive.ask();
-            if self.config.keep_alive.is_some_and(|keep| asked > u16::from(keep.probes)) {
+            if self.alive.ask() {
                 return self.fail(Error::TimedOut);
             }
         }
-        if self.sender.expiry(self.config.patience.into()) <= now {
+        if self.sender.expiry(self.patience) <= now {
             self.fail(Error::TimedOut);
         }
     }
@@ -158,9 +173,9 @@ impl Connection {
     pub(crate) fn poll_timeout(&self) -> Option<std::time::Instant> {
         match self.stage {
             Stage::Closed => None,
-            Stage::TimeWait(wait) => Some(wait.until()),
+            Stage::TimeWait(until) => Some(self.clock.outside(until)),
             Stage::SynSent | Stage::SynReceived | Stage::Open => {
-                let expiry = self.sender.expiry(self.config.patience.into());
+                let expiry = self.sender.expiry(self.patience);
                 let at = self.owed.deadline().min(self.sender.deadline()).min(expiry).min(self.keep_alive_at());
                 (at < Instant::NEVER).then(|| self.clock.outside(at))
             }
@@ -193,15 +208,15 @@ impl Connection {
 
     /// Cuts by another size of packets from now on, and again what is on its way in larger ones.
     pub(crate) fn set_mtu(&mut self, mtu: u16, now: Instant) {
-        self.config.mtu = mtu;
-        let mss = self.config.family.payload(mtu).min(self.terms.map_or(usize::MAX, |terms| terms.mss));
+        self.mtu = mtu;
+        let mss = self.payload().min(self.terms.map_or(usize::MAX, |terms| terms.mss));
         self.sender.change_mss(mss, now);
     }
 
     /// In TIME-WAIT, what has to be kept.
     pub(crate) fn time_wait(&self) -> Option<TimeWait> {
         match self.stage {
-            Stage::TimeWait(wait) => Some(wait),
+            Stage::TimeWait(until) => Some(self.remains(until)),
             Stage::SynSent | Stage::SynReceived | Stage::Open | Stage::Closed => None,
         }
     }
@@ -218,7 +233,7 @@ impl Connection {
         matches!(self.stage, Stage::TimeWait(_) | Stage::Closed)
     }
 
-    fn handle_in_syn_sent(&mut self, segment: &Segment<'_>, now: Instant) {
+    fn handle_in_syn_sent(&mut self, segment: &Segment<'_>, now: Instant) -> Option<Place> {
         let header = &segment.header;
         let ack = header.ack.map(|ack| self.sender.judge(ack));
         match (header.rst, ack) {
@@ -237,27 +252,33 @@ impl Connection {
             }
             (false, Some(Judgement::Good(ack))) => {
                 self.synchronise(header);
-                self.open(segment, 0, ack, now);
+                self.open();
                 self.owed.ack_now();
+                return Some(Place { offset: 0, ack });
             }
         }
+        None
     }
 
     /// A SYN while ours is not acknowledged: the peer's again, or its half of a simultaneous open.
-    fn handle_syn_again(&mut self, segment: &Segment<'_>, now: Instant) {
+    fn handle_syn_again(&mut self, segment: &Segment<'_>, now: Instant) -> Option<Place> {
         let header = &segment.header;
         let ack = header.ack.map(|ack| self.sender.judge(ack));
         match (self.receiver.offset(header.seq), ack) {
             (0, Some(Judgement::Good(ack @ 1..))) if !header.fin => {
-                self.open(segment, 0, ack, now);
+                self.open();
                 self.owed.ack_now();
+                return Some(Place { offset: 0, ack });
             }
             (0, None) if self.owed.may_answer(now) => self.sender.repeat_syn(now),
             _ => self.counters.ignore(Ignored::UnexpectedSyn),
         }
+        None
     }
 
-    fn handle_synchronised(&mut self, segment: &Segment<'_>, now: Instant) {
+    /// Inlined, so that in an open connection nothing is asked that only the handshake needs.
+    #[inline(always)]
+    fn handle_synchronised(&mut self, segment: &Segment<'_>, now: Instant) -> Option<Place> {
         let header = &segment.header;
         let offset = self.receiver.offset(header.seq);
         let verdict = admit(
@@ -271,8 +292,12 @@ impl Connection {
         );
         match verdict {
             Verdict::Take(0) => self.answer_with_reset(segment, now),
-            Verdict::Take(ack) if self.stage == Stage::SynReceived => self.open(segment, offset, ack, now),
-            Verdict::Take(ack) => self.take(segment, offset, ack, now),
+            Verdict::Take(ack) => {
+                if self.stage == Stage::SynReceived {
+                    self.open();
+                }
+                return Some(Place { offset, ack });
+            }
             Verdict::Reset if self.stage == Stage::SynReceived => self.end(Error::Refused),
             Verdict::Reset => self.end(Error::Reset),
             Verdict::Challenge(Ignored::AckOfUnsent) if self.stage == Stage::SynReceived => {
@@ -292,28 +317,35 @@ impl Connection {
             }
             Verdict::Drop(reason) => self.counters.ignore(reason),
         }
+        None
+    }
+
+    fn handle_in_time_wait(&mut self, segment: &Segment<'_>, until: Instant, now: Instant) {
+        match self.remains(until).handle_segment(segment) {
+            Straggler::Answer(_) if self.owed.may_answer(now) => self.owed.ack_now(),
+            Straggler::Answer(_) | Straggler::Nothing | Straggler::Reopen { .. } => {}
+        }
     }
 
     /// Takes the peer's SYN.
     fn synchronise(&mut self, syn: &Header) {
-        let terms = Terms::of(syn, &self.config);
+        let terms = Terms::of(syn, self.family);
         self.receiver.begin(syn.seq, terms.scale.is_some());
-        let mss = terms.mss.min(self.config.family.payload(self.config.mtu));
+        let mss = terms.mss.min(self.payload());
         self.sender.open(mss, terms.scale.unwrap_or(0), terms.sack);
         self.terms = Some(terms);
     }
 
     /// Our SYN is acknowledged.
-    fn open(&mut self, segment: &Segment<'_>, offset: i64, ack: u64, now: Instant) {
+    fn open(&mut self) {
         self.stage = Stage::Open;
         self.sender.start();
-        self.take(segment, offset, ack, now);
     }
 
     /// Takes an admitted segment.
-    fn take(&mut self, segment: &Segment<'_>, offset: i64, ack: u64, now: Instant) {
+    fn take(&mut self, segment: &Segment<'_>, Place { offset, ack }: Place, now: Instant) {
         let Segment { header, payload, packets } = segment;
-        self.alive = Alive::new(now);
+        self.alive.hear(now);
         let pure = segment.length() == 0;
         let report = Report { ack, seq: offset, window: header.window, syn: header.syn, pure, sack: &header.sack };
         self.sender.handle_report(&report, now, &mut self.counters);
@@ -336,12 +368,12 @@ impl Connection {
         if !self.receiver.finished() {
             return self.sender.rest();
         }
-        self.stage = if self.closed_second {
-            Stage::Closed
-        } else {
-            let until = self.clock.outside(now + self.config.time_wait.into());
-            Stage::TimeWait(TimeWait::new(self.sender.next_seq(), self.receiver.ack(), until))
-        };
+        self.stage = if self.closed_second { Stage::Closed } else { Stage::TimeWait(now + self.time_wait) };
+    }
+
+    /// What remains of it in TIME-WAIT.
+    fn remains(&self, until: Instant) -> TimeWait {
+        TimeWait::new(self.sender.next_seq(), self.receiver.ack(), self.clock.outside(until))
     }
 
     fn answer_with_reset(&mut self, segment: &Segment<'_>, now: Instant) {
@@ -372,12 +404,18 @@ impl Connection {
     }
 
     fn keep_alive_at(&self) -> Instant {
-        match &self.config.keep_alive {
-            Some(keep) if self.stage == Stage::Open && !self.sender.is_busy() => self.alive.ask_at(keep),
-            Some(_) | None => Instant::NEVER,
-        }
+        let idle = self.stage == Stage::Open && !self.sender.is_busy();
+        if idle { self.alive.ask_at() } else { Instant::NEVER }
     }
 
+    /// Most payload in a packet that the path carries, in bytes.
+    fn payload(&self) -> usize {
+        self.family.payload(self.mtu)
+    }
+
+    /// Inlined, as [`acknowledgement`](Self::acknowledgement), so that it is written where the caller expects it: what was written
+    /// in small pieces a moment ago is expensive to copy in large ones.
+    #[inline(always)]
     fn header(&mut self) -> Header {
         Header {
             seq: self.sender.next_seq(),
@@ -391,6 +429,7 @@ impl Connection {
         Transmit { header, payload: (&[], &[]), mss: self.sender.mss(), more }
     }
 
+    #[inline(always)]
     fn acknowledgement(&mut self, more: bool) -> Transmit<'static> {
         self.owed.acked();
         let mut header = self.header();
@@ -405,12 +444,11 @@ impl Connection {
         let header = if piece.syn {
             let ack = self.terms.map(|_| self.receiver.ack());
             let window = self.receiver.offer(true);
-            Header { seq: piece.seq, ack, window, ..terms::offer(&self.config, self.receiver.scale(), self.terms) }
+            Header { seq: piece.seq, ack, window, ..terms::offer(self.payload(), self.receiver.scale(), self.terms) }
         } else {
             self.owed.acked();
             Header { seq: piece.seq, fin: piece.fin, psh: piece.push, ..self.header() }
         };
-        let more = self.sender.has_work();
-        Transmit { header, payload: self.sender.payload(&piece), mss: self.sender.mss(), more }
+        Transmit { header, payload: self.sender.payload(&piece), mss: self.sender.mss(), more: piece.more }
     }
 }

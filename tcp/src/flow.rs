@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::config::{Buffers, Config};
-use crate::connection::{Connection, Memory};
+use crate::connection::Connection;
 use crate::counters::Counters;
 use crate::figures::Figures;
 use crate::segment::{Header, Segment, Transmit};
@@ -30,7 +30,7 @@ pub struct Flow {
 impl Flow {
     /// Opens a connection. `isn` is the initial sequence number (RFC 6528: a keyed hash of addresses and ports plus a clock).
     pub fn connect(config: Config, isn: u32, now: Instant) -> Self {
-        Self { connection: Connection::connect(config, isn, Memory::default(), now) }
+        Self { connection: Connection::connect(config, isn, now) }
     }
 
     /// Answers a SYN. `None` if `syn` is not one that opens a connection. Whoever calls has decided that the connection is
@@ -47,8 +47,7 @@ impl Flow {
     /// As [`connect`](Self::connect), in the place of a connection that is over. What memory that one had for its data is used
     /// again, up to 16 KiB of it; nothing else is left of it, not even if it was not over.
     pub fn reconnect(&mut self, config: Config, isn: u32, now: Instant) {
-        let memory = self.connection.take_memory();
-        self.connection = Connection::connect(config, isn, memory, now);
+        self.connection.reconnect(config, isn, now);
     }
 
     /// As [`accept`](Self::accept), in the place of a connection that is over: see [`reconnect`](Self::reconnect). False, and
@@ -167,9 +166,9 @@ impl Flow {
 
     /// Changes the bounds on memory. What is already held or promised to the peer stays.
     pub fn set_buffers(&mut self, buffers: Buffers) {
-        let held = self.connection.config.buffers;
+        let held = self.connection.buffers;
         // The most ever allowed: what the audit measures memory by.
-        self.connection.config.buffers =
+        self.connection.buffers =
             Buffers { send: held.send.max(buffers.send), receive: held.receive.max(buffers.receive) };
         self.connection.sender.set_limit(buffers.send);
         self.connection.receiver.set_limit(buffers.receive);
@@ -211,8 +210,7 @@ impl Flow {
     pub fn audit(&self) {
         if !self.connection.is_over() {
             self.connection.sender.audit();
-            let limit =
-                2 * (self.connection.config.buffers.receive.max(4096) + self.connection.config.buffers.send.max(4096));
+            let limit = 2 * (self.connection.buffers.receive.max(4096) + self.connection.buffers.send.max(4096));
             assert!(self.memory() <= limit, "{} bytes of {limit}", self.memory());
         }
     }

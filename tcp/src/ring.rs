@@ -42,7 +42,7 @@ impl Ring {
             return Self::default();
         }
         memory.clear();
-        Self { memory, ..Self::default() }
+        Self { memory, size: self.size, ..Self::default() }
     }
 
     /// The oldest offset that is still held.
@@ -115,11 +115,6 @@ impl Ring {
 
     fn grow(&mut self, needed: usize, end: u64) {
         let size = needed.next_power_of_two().max(LEAST_MEMORY);
-        if self.size == 0 {
-            let kept = self.memory.capacity().checked_ilog2().map_or(0, |bits| 1 << bits);
-            (self.size, self.origin) = (size.max(kept), self.start);
-            return self.memory.reserve_exact(self.size);
-        }
         let grown = Self { memory: Vec::with_capacity(size), size, origin: self.start, start: self.start };
         let old = std::mem::replace(self, grown);
         let (head, tail) = old.slices(self.start, end.max(self.start));

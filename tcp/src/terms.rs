@@ -1,6 +1,6 @@
 //! What two SYNs agree upon (RFC 9293 section 3.7.1, RFC 7323 section 2, RFC 2018 section 2).
 
-use crate::config::{Config, Family, LEAST_MSS};
+use crate::config::{Family, LEAST_MSS};
 use crate::segment::Header;
 
 /// How the peer wants to be sent to.
@@ -16,9 +16,9 @@ pub(crate) struct Terms {
 
 impl Terms {
     /// Reads the peer's SYN.
-    pub(crate) fn of(syn: &Header, config: &Config) -> Self {
+    pub(crate) fn of(syn: &Header, family: Family) -> Self {
         // RFC 9293 section 3.7.1: what everybody takes.
-        let default = match config.family {
+        let default = match family {
             Family::V4 => 536,
             Family::V6 => 1220,
         };
@@ -27,11 +27,12 @@ impl Terms {
     }
 }
 
-/// The options of our SYN; `answered` are the peer's, if we answer one: nothing is offered that it did not.
-pub(crate) fn offer(config: &Config, scale: u8, answered: Option<Terms>) -> Header {
+/// The options of our SYN, for packets of at most `mss` bytes of payload; `answered` are the peer's, if we answer one: nothing is
+/// offered that it did not.
+pub(crate) fn offer(mss: usize, scale: u8, answered: Option<Terms>) -> Header {
     Header {
         syn: true,
-        mss: Some(config.family.payload(config.mtu).min(usize::from(u16::MAX)) as u16),
+        mss: Some(mss.min(usize::from(u16::MAX)) as u16),
         window_scale: answered.is_none_or(|terms| terms.scale.is_some()).then_some(scale),
         sack_permitted: answered.is_none_or(|terms| terms.sack),
         ..Header::default()

@@ -23,17 +23,16 @@ struct End {
 impl End {
     /// Puts what the flow has to send on the wire.
     fn send(&mut self, wire: &mut Wire, now: Instant) {
-        let most = MOST_AT_ONCE.min(self.most());
         let mut more = true;
         while more {
             // By reference: what was written in small pieces a moment ago is expensive to copy in large ones.
-            let next = self.flow.poll_transmit(now, most);
+            let next = self.flow.poll_transmit(now, MOST_AT_ONCE);
             let Some(transmit) = &next else { return };
             if transmit.len() <= transmit.mss {
-                put(wire, self.ends, &transmit.header, transmit.payload);
+                put(wire, &self.ends, &transmit.header, transmit.payload);
             } else {
                 for (header, payload) in transmit.packets() {
-                    put(wire, self.ends, &header, payload);
+                    put(wire, &self.ends, &header, payload);
                 }
             }
             more = transmit.more;
@@ -42,30 +41,29 @@ impl End {
 
     /// Takes everything on the wire; packets in a row are merged, as receive offload would.
     fn receive(&mut self, wire: &mut Wire, now: Instant) {
-        if wire.packets.len() > 1 {
+        if wire.len() > 1 {
             return self.receive_several(wire, now);
         }
-        let Some(packet) = wire.packets.pop_front() else { return };
-        assert!(is_for(&packet, self.ends), "somebody else's packet");
-        let (header, offset) = read(&packet);
-        self.flow.handle_segment(&Segment::new(header, &packet[offset..]), now);
-        wire.give_back(packet);
+        let Some(packet) = wire.front() else { return };
+        assert!(is_for(packet, &self.ends), "somebody else's packet");
+        read(packet, |segment| self.flow.handle_segment(segment, now));
+        wire.pop();
     }
 
     #[inline(never)]
     fn receive_several(&mut self, wire: &mut Wire, now: Instant) {
         let mut held: Option<(Header, u16)> = None;
-        while let Some(packet) = wire.packets.pop_front() {
-            assert!(is_for(&packet, self.ends), "somebody else's packet");
-            let (header, offset) = read(&packet);
-            let segment = Segment::new(header, &packet[offset..]);
-            if held.is_none() && (wire.packets.is_empty() || 2 * segment.payload.len() > MOST_AT_ONCE) {
-                // Nothing to merge it with, or no room for it.
-                self.flow.handle_segment(&segment, now);
-            } else {
-                self.merge(&mut held, &segment, now);
-            }
-            wire.give_back(packet);
+        while let Some(packet) = wire.front() {
+            assert!(is_for(packet, &self.ends), "somebody else's packet");
+            read(packet, |segment| {
+                if held.is_none() && (wire.len() == 1 || 2 * segment.payload.len() > MOST_AT_ONCE) {
+                    // Nothing to merge it with, or no room for it.
+                    self.flow.handle_segment(segment, now);
+                } else {
+                    self.merge(&mut held, segment, now);
+                }
+            });
+            wire.pop();
         }
         self.flush(held, now);
     }
@@ -98,18 +96,13 @@ impl End {
             self.merged.clear();
         }
     }
-
-    fn most(&self) -> usize {
-        if self.mtu > 60_000 { self.mtu - IP - TCP } else { usize::MAX }
-    }
 }
 
 /// Puts a packet on the wire.
 #[inline(never)]
-fn put(wire: &mut Wire, ends: Ends, header: &Header, payload: (&[u8], &[u8])) {
-    let mut packet = wire.take(IP + TCP + header.options_len() + payload.0.len() + payload.1.len());
-    print(&mut packet, ends, header, payload);
-    wire.packets.push_back(packet);
+fn put(wire: &mut Wire, ends: &Ends, header: &Header, payload: (&[u8], &[u8])) {
+    let packet = wire.put(IP + TCP + header.options_len() + payload.0.len() + payload.1.len());
+    print(packet, ends, header, payload);
 }
 
 /// Two ends and the wires between them.
@@ -130,10 +123,9 @@ impl Pair {
         let [first, second] = &mut self.ends;
         first.flow.reconnect(config(first.mtu), isn, now);
         first.send(&mut self.wires[0], now);
-        let syn = self.wires[0].packets.pop_front().expect("a SYN");
-        let (header, _) = read(&syn);
-        assert!(second.flow.reaccept(config(second.mtu), &Segment::new(header, b""), !isn, now));
-        self.wires[0].give_back(syn);
+        let syn = self.wires[0].front().expect("a SYN");
+        assert!(read(syn, |syn| second.flow.reaccept(config(second.mtu), syn, !isn, now)));
+        self.wires[0].pop();
         self.back(now);
         self.forth(now);
     }

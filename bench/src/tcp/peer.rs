@@ -9,7 +9,7 @@ use smoltcp::time::Instant as Moment;
 use smoltcp::wire::{HardwareAddress, IpCidr};
 
 use super::Work;
-use super::wire::{self, ENDS, Wire};
+use super::wire::{ENDS, Wire};
 
 /// One end: an interface with one socket.
 struct End {
@@ -26,23 +26,20 @@ struct Queues {
     mtu: usize,
 }
 
-struct Packet<'a>(wire::Packet, &'a mut Wire);
+struct Packet<'a>(&'a mut Wire);
 struct Blank<'a>(&'a mut Wire);
 
 impl RxToken for Packet<'_> {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        let result = f(&self.0);
-        self.1.give_back(self.0);
+        let result = f(self.0.front().expect("a packet"));
+        self.0.pop();
         result
     }
 }
 
 impl TxToken for Blank<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        let mut packet = self.0.take(len);
-        let result = f(&mut packet);
-        self.0.packets.push_back(packet);
-        result
+        f(self.0.put(len))
     }
 }
 
@@ -51,8 +48,8 @@ impl Device for Queues {
     type TxToken<'a> = Blank<'a>;
 
     fn receive(&mut self, _: Moment) -> Option<(Packet<'_>, Blank<'_>)> {
-        let packet = self.received.packets.pop_front()?;
-        Some((Packet(packet, &mut self.received), Blank(&mut self.sent)))
+        let waits = self.received.len() > 0;
+        waits.then_some((Packet(&mut self.received), Blank(&mut self.sent)))
     }
 
     fn transmit(&mut self, _: Moment) -> Option<Blank<'_>> {
@@ -96,7 +93,7 @@ impl End {
 
     /// Takes everything on the wire.
     fn receive(&mut self, now: Moment) {
-        while !self.device.received.packets.is_empty() {
+        while self.device.received.len() > 0 {
             self.interface.poll_ingress_single(now, &mut self.device, &mut self.sockets);
         }
     }

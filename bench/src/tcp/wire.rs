@@ -1,9 +1,6 @@
 //! What both sides of the suite share: packets as bytes.
 
-use std::collections::VecDeque;
-use std::ops::{Deref, DerefMut};
-
-use postern_tcp::Header;
+use postern_tcp::{Header, Segment};
 use smoltcp::wire::{Ipv4Address, Ipv4Packet, TcpPacket};
 
 /// Ports and addresses of a connection, seen from one end.
@@ -22,47 +19,57 @@ impl Ends {
     }
 }
 
-/// Packets on the way, and their memory on the way back.
+/// Packets on the way. They stay where they are and their memory is used again: what was cleared once is not cleared again.
 #[derive(Default)]
 pub(super) struct Wire {
-    pub(super) packets: VecDeque<Packet>,
-    free: Vec<Packet>,
+    slots: Vec<Slot>,
+    /// The first packet on the way, and where the next one goes.
+    first: usize,
+    next: usize,
 }
 
-/// A packet in memory that may be larger: what was cleared once is not cleared again.
+/// A packet of `len` bytes, in memory that may be larger.
 #[derive(Default)]
-pub(super) struct Packet {
+struct Slot {
     memory: Vec<u8>,
     len: usize,
 }
 
 impl Wire {
-    /// Memory for a packet of `len` bytes; what it holds is of no meaning.
-    pub(super) fn take(&mut self, len: usize) -> Packet {
-        let mut packet = self.free.pop().unwrap_or_default();
-        if packet.memory.len() < len {
-            packet.memory.resize(len, 0);
+    /// How many packets are on the way.
+    pub(super) fn len(&self) -> usize {
+        self.next - self.first
+    }
+
+    /// Puts a packet of `len` bytes on the wire, to be written; what it holds is of no meaning.
+    #[inline(always)]
+    pub(super) fn put(&mut self, len: usize) -> &mut [u8] {
+        if self.next == self.slots.len() {
+            self.slots.push(Slot::default());
         }
-        packet.len = len;
-        packet
+        let slot = &mut self.slots[self.next];
+        self.next += 1;
+        if slot.memory.len() < len {
+            slot.memory.resize(len, 0);
+        }
+        slot.len = len;
+        &mut slot.memory[..len]
     }
 
-    pub(super) fn give_back(&mut self, packet: Packet) {
-        self.free.push(packet);
+    /// The first packet on the way.
+    #[inline(always)]
+    pub(super) fn front(&self) -> Option<&[u8]> {
+        let slot = self.slots[..self.next].get(self.first)?;
+        Some(&slot.memory[..slot.len])
     }
-}
 
-impl Deref for Packet {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.memory[..self.len]
-    }
-}
-
-impl DerefMut for Packet {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.memory[..self.len]
+    /// Takes the first packet off the wire.
+    #[inline(always)]
+    pub(super) fn pop(&mut self) {
+        self.first += 1;
+        if self.first == self.next {
+            (self.first, self.next) = (0, 0);
+        }
     }
 }
 
@@ -79,19 +86,30 @@ const PSH: u8 = 8;
 const ACK: u8 = 16;
 
 /// Prints a header and two slices of payload as an IPv4 packet, checksums included.
-pub(super) fn print(packet: &mut [u8], ends: Ends, header: &Header, payload: (&[u8], &[u8])) {
+#[inline(always)]
+pub(super) fn print(packet: &mut [u8], ends: &Ends, header: &Header, payload: (&[u8], &[u8])) {
     let total = packet.len() as u16;
-    let (ip, tcp) = packet.split_at_mut(IP);
-    // The payload first: by the time that its checksum is taken it has reached the cache.
-    let start = TCP + header.options_len();
-    let (head, body) = tcp.split_at_mut(start);
-    if !payload.0.is_empty() {
-        body[..payload.0.len()].copy_from_slice(payload.0);
+    let (ip, tcp) = packet.split_first_chunk_mut::<IP>().expect("room for an IP header");
+    print_ip(ip, ends, total);
+    let (fixed, rest) = tcp.split_first_chunk_mut::<TCP>().expect("room for a TCP header");
+    let (options, body) = rest.split_at_mut(header.options_len());
+    print_tcp(fixed, ends, header, TCP + options.len());
+    if !options.is_empty() {
+        print_options(options, header);
     }
-    if !payload.1.is_empty() {
-        body[payload.0.len()..].copy_from_slice(payload.1);
+    // After the headers, which the checksum reads in larger pieces than they were written in: they have reached the cache by
+    // then.
+    let (head, tail) = body.split_at_mut(payload.0.len());
+    if !head.is_empty() {
+        head.copy_from_slice(payload.0);
     }
+    if !tail.is_empty() {
+        tail.copy_from_slice(payload.1);
+    }
+    TcpPacket::new_unchecked(tcp).fill_checksum(&ends.from.0.into(), &ends.to.0.into());
+}
 
+fn print_ip(ip: &mut [u8; IP], ends: &Ends, total: u16) {
     // Version and length, no service, no fragments, 64 hops, TCP.
     ip[..2].copy_from_slice(&[0x45, 0]);
     ip[2..4].copy_from_slice(&total.to_be_bytes());
@@ -99,28 +117,27 @@ pub(super) fn print(packet: &mut [u8], ends: Ends, header: &Header, payload: (&[
     ip[12..16].copy_from_slice(&ends.from.0.octets());
     ip[16..].copy_from_slice(&ends.to.0.octets());
     Ipv4Packet::new_unchecked(ip).fill_checksum();
+}
 
+/// Prints the part of a TCP header that every packet has; `start` is where the payload begins.
+fn print_tcp(tcp: &mut [u8; TCP], ends: &Ends, header: &Header, start: usize) {
     let flag = |set: bool, bit: u8| if set { bit } else { 0 };
     let flags = flag(header.fin, FIN)
         | flag(header.syn, SYN)
         | flag(header.rst, RST)
         | flag(header.psh, PSH)
         | flag(header.ack.is_some(), ACK);
-    let (fixed, options) = head.split_at_mut(TCP);
-    fixed[..2].copy_from_slice(&ends.from.1.to_be_bytes());
-    fixed[2..4].copy_from_slice(&ends.to.1.to_be_bytes());
-    fixed[4..8].copy_from_slice(&header.seq.to_be_bytes());
-    fixed[8..12].copy_from_slice(&header.ack.unwrap_or(0).to_be_bytes());
-    fixed[12..14].copy_from_slice(&[(start as u8 / 4) << 4, flags]);
-    fixed[14..16].copy_from_slice(&header.window.to_be_bytes());
+    tcp[..2].copy_from_slice(&ends.from.1.to_be_bytes());
+    tcp[2..4].copy_from_slice(&ends.to.1.to_be_bytes());
+    tcp[4..8].copy_from_slice(&header.seq.to_be_bytes());
+    tcp[8..12].copy_from_slice(&header.ack.unwrap_or(0).to_be_bytes());
+    tcp[12..14].copy_from_slice(&[(start as u8 / 4) << 4, flags]);
+    tcp[14..16].copy_from_slice(&header.window.to_be_bytes());
     // No checksum yet, and no urgent pointer.
-    fixed[16..].fill(0);
-    if !options.is_empty() {
-        print_options(options, header);
-    }
-    TcpPacket::new_unchecked(tcp).fill_checksum(&ends.from.0.into(), &ends.to.0.into());
+    tcp[16..].fill(0);
 }
 
+#[inline(never)]
 fn print_options(mut options: &mut [u8], header: &Header) {
     let mut put = |bytes: &[u8]| {
         let (head, rest) = std::mem::take(&mut options).split_at_mut(bytes.len());
@@ -147,7 +164,7 @@ fn print_options(mut options: &mut [u8], header: &Header) {
 }
 
 /// Whether a packet goes to the flow at `ends`: smoltcp looks at lengths, addresses and ports too.
-pub(super) fn is_for(packet: &[u8], ends: Ends) -> bool {
+pub(super) fn is_for(packet: &[u8], ends: &Ends) -> bool {
     let Some((ip, tcp)) = packet.split_first_chunk::<IP>() else { return false };
     ip[0] == 0x45
         && ip[9] == 6
@@ -158,13 +175,14 @@ pub(super) fn is_for(packet: &[u8], ends: Ends) -> bool {
         && tcp[2..4] == ends.from.1.to_be_bytes()
 }
 
-/// Reads a packet without options in its IP header; the payload is `packet[offset..]`.
+/// Reads a packet without options in its IP header, and hands the segment on: by reference, for what was written in small
+/// pieces a moment ago is expensive to copy in large ones.
 #[inline(always)]
-pub(super) fn read(packet: &[u8]) -> (Header, usize) {
+pub(super) fn read<T>(packet: &[u8], take: impl FnOnce(&Segment<'_>) -> T) -> T {
     let (head, rest) = packet[IP..].split_first_chunk::<TCP>().expect("a TCP header");
     let word = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let flags = head[13];
-    let mut header = Header {
+    let header = Header {
         seq: word(4),
         ack: (flags & ACK != 0).then(|| word(8)),
         window: u16::from_be_bytes([head[14], head[15]]),
@@ -174,33 +192,40 @@ pub(super) fn read(packet: &[u8]) -> (Header, usize) {
         psh: flags & PSH != 0,
         ..Header::default()
     };
-    let start = usize::from(head[12] >> 4) * 4;
-    if start > TCP {
-        read_options(&rest[..start - TCP], &mut header);
+    let (options, payload) = rest.split_at((usize::from(head[12] >> 4) * 4).saturating_sub(TCP));
+    let mut segment = Segment::new(header, payload);
+    if !options.is_empty() {
+        read_options(options, &mut segment.header);
     }
-    (header, IP + start)
+    take(&segment)
 }
 
+#[inline(never)]
 fn read_options(mut options: &[u8], header: &mut Header) {
-    // No operation is one byte; everything else tells its length. The end of the list is not used.
-    while let [kind, rest @ ..] = options {
-        if *kind == 1 {
-            options = rest;
-            continue;
-        }
-        let Some((value, rest)) =
-            rest.first().and_then(|len| options[2..].split_at_checked(usize::from(*len).saturating_sub(2)))
-        else {
-            return;
+    loop {
+        options = match options {
+            // No operation is one byte; everything else tells its length. The end of the list is not used.
+            [1, rest @ ..] => rest,
+            [2, 4, high, low, rest @ ..] => {
+                header.mss = Some(u16::from_be_bytes([*high, *low]));
+                rest
+            }
+            [3, 3, shift, rest @ ..] => {
+                header.window_scale = Some(*shift);
+                rest
+            }
+            [4, 2, rest @ ..] => {
+                header.sack_permitted = true;
+                rest
+            }
+            [5, len, rest @ ..] => {
+                let Some((edges, rest)) = rest.split_at_checked(usize::from(*len).saturating_sub(2)) else { return };
+                header.sack = edges.as_chunks::<8>().0.iter().map(sack_block).collect();
+                rest
+            }
+            [_, len, rest @ ..] => rest.get(usize::from(*len).saturating_sub(2)..).unwrap_or_default(),
+            [] | [_] => return,
         };
-        match (kind, value) {
-            (2, &[high, low]) => header.mss = Some(u16::from_be_bytes([high, low])),
-            (3, &[shift]) => header.window_scale = Some(shift),
-            (4, &[]) => header.sack_permitted = true,
-            (5, edges) => header.sack = edges.as_chunks::<8>().0.iter().map(sack_block).collect(),
-            _ => {}
-        }
-        options = rest;
     }
 }
 

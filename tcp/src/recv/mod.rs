@@ -38,10 +38,10 @@ pub(crate) enum Arrival {
 impl Receiver {
     /// A receiver that knows nothing of the peer yet; what it offers meanwhile counts from the peer's SYN.
     #[inline(always)]
-    pub(crate) fn new(limit: usize, ring: Ring) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         Self {
             numbering: Numbering::new(0),
-            ring,
+            ring: Ring::default(),
             next: 1,
             pieces: Pieces::default(),
             fin: None,
@@ -53,6 +53,11 @@ impl Receiver {
     /// The memory of a stream that is over, without what it held.
     pub(crate) fn take_memory(&mut self) -> Ring {
         self.ring.take_memory()
+    }
+
+    /// Goes on in the memory of a stream that is over; for one that has not begun.
+    pub(crate) fn use_memory(&mut self, memory: Ring) {
+        self.ring = memory;
     }
 
     /// The peer's SYN has arrived. `scaled` is whether both sides scale windows.

@@ -46,10 +46,10 @@ struct Probe {
 
 impl Flight {
     #[inline(always)]
-    pub(crate) fn new(config: &Config, mss: u64, records: Records, now: Instant) -> Self {
+    pub(crate) fn new(config: &Config, mss: u64, now: Instant) -> Self {
         let rtt = config.rtt.map(Duration::from);
         Self {
-            board: Scoreboard::new(records),
+            board: Scoreboard::default(),
             rack: Rack::default(),
             recovery: Recovery::default(),
             rtt: Rtt::new(rtt),
@@ -69,6 +69,11 @@ impl Flight {
     /// See [`Scoreboard::take_records`].
     pub(crate) fn take_records(&mut self) -> Records {
         self.board.take_records()
+    }
+
+    /// See [`Scoreboard::use_records`].
+    pub(crate) fn use_records(&mut self, records: Records) {
+        self.board.use_records(records);
     }
 
     pub(crate) fn board(&self) -> &Scoreboard {
@@ -125,25 +130,25 @@ impl Flight {
         }
     }
 
-    /// Records that `start..end` leaves now.
+    /// Records that `start..end` leaves now. Inlined, as what it calls: each piece passes here.
+    #[inline(always)]
     pub(crate) fn sent(&mut self, start: u64, end: u64, now: Instant) {
         if self.board.is_empty() {
             self.progress = now;
             self.timer.restart(now);
             self.delivery.restart(now);
             self.control.on_restart(now);
+            self.reorder = Instant::NEVER;
         }
         self.board.sent(start, end, now, self.delivery.snapshot());
         self.pacer.sent(end - start, self.control.rate(), now);
         self.timer.sent(now);
-        self.arm();
     }
 
-    /// `start..end` leaves now as a tail loss probe.
-    pub(crate) fn sent_probe(&mut self, start: u64, end: u64, now: Instant) {
+    /// What leaves next, `start..end`, is a tail loss probe.
+    pub(crate) fn probe(&mut self, start: u64, end: u64, now: Instant) {
         self.probe = Some(Probe { end, repeats: start < self.board.end() });
         self.timer.restart(now);
-        self.sent(start, end, now);
     }
 
     /// Evaluates an acknowledgement without SACK blocks: everything before `ack` has arrived. Returns whether it brought
@@ -188,7 +193,6 @@ impl Flight {
         if !opening {
             self.teach(was_in_flight, harvest.bytes, lost, rtt, sample, now);
         }
-        self.arm();
         true
     }
 
@@ -196,21 +200,19 @@ impl Flight {
     pub(crate) fn finish(&mut self) {
         self.board.finish();
         (self.probe, self.recovery) = (None, Recovery::default());
-        self.arm();
     }
 
-    /// The deadline of the timer.
+    /// When the timer rings.
     pub(crate) fn deadline(&self) -> Instant {
-        self.timer.deadline()
+        self.next_alarm().map_or(Instant::NEVER, |(at, _)| at)
     }
 
     /// Lets the timer ring if it is due. Returns what for; the caller sends the probe.
     pub(crate) fn ring(&mut self, now: Instant) -> Option<Alarm> {
-        let alarm = self.timer.ring(now)?;
+        let (_, alarm) = self.next_alarm().filter(|(at, _)| *at <= now)?;
         match alarm {
             Alarm::Reorder => {
                 self.detect(now);
-                self.arm();
             }
             Alarm::Probe => {}
             Alarm::Retransmit => self.time_out(now),
@@ -221,7 +223,6 @@ impl Flight {
     /// No probe could be sent: the timeout it is.
     pub(crate) fn skip_probe(&mut self) {
         self.probe = Some(Probe { end: self.board.end(), repeats: false });
-        self.arm();
     }
 
     /// The peer does not report what lies beyond a hole, so that loss shows in what it repeats (RFC 5681 section 3.2).
@@ -237,7 +238,6 @@ impl Flight {
         if first > 0 {
             self.lose(lost, now);
         }
-        self.arm();
     }
 
     /// Whether a loss is being repaired.
@@ -252,7 +252,6 @@ impl Flight {
         if lost > 0 {
             self.timer.restart(now);
         }
-        self.arm();
     }
 
     pub(crate) fn release_idle_memory(&mut self) {
@@ -276,7 +275,6 @@ impl Flight {
             let sample = self.delivery.sample(&newest, self.rtt.least(), now);
             self.teach(bytes, bytes, 0, Some(rtt), Some(sample), now);
         }
-        self.arm();
     }
 
     /// A round-trip time, unless it is unknown which transmission was acknowledged (Karn).
@@ -368,15 +366,12 @@ impl Flight {
             self.recovery.timed_out(lost, self.board.end());
             self.control.on_timeout(self.board.in_flight(), now);
         }
-        self.arm();
     }
 
-    /// Sets the timer by what is on its way.
-    fn arm(&mut self) {
+    /// When the timer rings and what for: it follows from what is on its way.
+    fn next_alarm(&self) -> Option<(Instant, Alarm)> {
         if self.board.is_empty() {
-            self.reorder = Instant::NEVER;
-            self.timer.stop();
-            return;
+            return None;
         }
         let quiet = !self.recovering() && self.probe.is_none() && self.board.sacked() == 0 && self.selective;
         let tail = match quiet {
@@ -384,7 +379,7 @@ impl Flight {
             true if self.board.in_flight() <= self.mss => Tail::Single,
             true => Tail::Several,
         };
-        self.timer.arm(self.reorder, tail, &self.rtt);
+        Some(self.timer.next(self.reorder, tail, &self.rtt))
     }
 
     fn wait(&self) -> Wait {

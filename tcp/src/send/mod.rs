@@ -56,7 +56,6 @@ pub(crate) struct Sender {
 }
 
 /// What a stream leaves to the next one.
-#[derive(Debug, Default)]
 pub(crate) struct Memory {
     ring: Ring,
     records: Records,
@@ -67,17 +66,16 @@ const MOST_RANGES_OF_SLIVERS: usize = 256;
 
 impl Sender {
     #[inline(always)]
-    pub(crate) fn new(config: &Config, initial: u32, memory: Memory, now: Instant) -> Self {
+    pub(crate) fn new(config: &Config, initial: u32, now: Instant) -> Self {
         let mss = config.family.payload(config.mtu);
-        let Memory { ring, records } = memory;
         Self {
             numbering: Numbering::new(initial),
-            ring,
+            ring: Ring::default(),
             end: 1,
             shut: false,
             opened: false,
             mss,
-            flight: Flight::new(config, mss as u64, records, now),
+            flight: Flight::new(config, mss as u64, now),
             peer: PeerWindow::closed(),
             buffer: Buffer::new(config.buffers.send),
             stuck: None,
@@ -90,6 +88,12 @@ impl Sender {
     /// The memory of a stream that is over, without what it held.
     pub(crate) fn take_memory(&mut self) -> Memory {
         Memory { ring: self.ring.take_memory(), records: self.flight.take_records() }
+    }
+
+    /// Goes on in the memory of a stream that is over; for one that has not begun.
+    pub(crate) fn use_memory(&mut self, memory: Memory) {
+        self.ring = memory.ring;
+        self.flight.use_records(memory.records);
     }
 
     /// The peer's SYN has told how it wants to be sent to: `mss` already agreed upon, its window `scale`, whether it sends
@@ -228,29 +232,20 @@ impl Sender {
 
     /// The next piece to send, at most `max` bytes of payload. What it returns counts as sent.
     pub(crate) fn poll(&mut self, max: usize, now: Instant) -> Option<Piece> {
-        if std::mem::take(&mut self.probe) {
-            let (start, end) = self.probe_piece()?;
-            self.flight.sent_probe(start, end, now);
-            return Some(self.piece(start, end));
-        }
-        if !self.has_work() {
-            self.flight.app_limited();
-            return None;
-        }
-        let room = self.flight.allowance(now).min(max as u64);
-        let (start, end) = match self.flight.board().first_lost() {
-            Some((start, end)) => (start, self.cut(start, end, room)),
-            None => self.new_piece(room, self.mss.min(max) as u64, now)?,
-        };
-        if start == end {
-            return None;
+        let probing = std::mem::take(&mut self.probe);
+        let (start, end) = if probing { self.probe_piece()? } else { self.next_piece(max, now)? };
+        if probing {
+            self.flight.probe(start, end, now);
         }
         self.flight.sent(start, end, now);
-        self.stuck = None;
-        if !self.has_work() {
-            self.flight.app_limited();
+        let piece = self.piece(start, end);
+        if !probing {
+            self.stuck = None;
+            if !piece.more {
+                self.flight.app_limited();
+            }
         }
-        Some(self.piece(start, end))
+        Some(piece)
     }
 
     /// The payload of a piece.
@@ -262,7 +257,9 @@ impl Sender {
     pub(crate) fn deadline(&self) -> Instant {
         let pacing = if self.has_work() { self.flight.pacing_deadline() } else { Instant::NEVER };
         let stuck = self.stuck.as_ref().map_or(Instant::NEVER, |stuck| stuck.ask_at);
-        self.flight.deadline().min(pacing).min(stuck)
+        // A probe that is due leaves at the next poll.
+        let flight = if self.probe { Instant::NEVER } else { self.flight.deadline() };
+        flight.min(pacing).min(stuck)
     }
 
     /// When the peer has been silent for too long.
@@ -273,7 +270,7 @@ impl Sender {
 
     /// Lets due timers ring. Returns whether to ask the peer for its window.
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> bool {
-        if let Some(Alarm::Probe) = self.flight.ring(now) {
+        if !self.probe && self.flight.ring(now) == Some(Alarm::Probe) {
             self.probe = self.probe_piece().is_some();
             if !self.probe {
                 self.flight.skip_probe();
@@ -328,7 +325,7 @@ impl Sender {
     }
 
     /// Whether something waits to be sent, allowed or not.
-    pub(crate) fn has_work(&self) -> bool {
+    fn has_work(&self) -> bool {
         let board = self.flight.board();
         board.has_lost() || board.end() < self.limit()
     }
@@ -346,6 +343,7 @@ impl Sender {
             syn: start == 0,
             fin: end > self.end,
             push: end >= self.end && end > 1,
+            more: self.has_work(),
         }
     }
 
@@ -358,6 +356,20 @@ impl Sender {
         }
         let mss = self.mss as u64;
         start + if room < mss { room } else { room - room % mss }
+    }
+
+    /// What leaves next, with at most `max` bytes of payload: a repair, or new data.
+    fn next_piece(&mut self, max: usize, now: Instant) -> Option<(u64, u64)> {
+        if !self.has_work() {
+            self.flight.app_limited();
+            return None;
+        }
+        let room = self.flight.allowance(now).min(max as u64);
+        let (start, end) = match self.flight.board().first_lost() {
+            Some((start, end)) => (start, self.cut(start, end, room)),
+            None => self.new_piece(room, self.mss.min(max) as u64, now)?,
+        };
+        (start < end).then_some((start, end))
     }
 
     /// New data for `room` bytes; less than `full` is a sliver.

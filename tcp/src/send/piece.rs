@@ -9,4 +9,6 @@ pub(crate) struct Piece {
     pub(crate) syn: bool,
     pub(crate) fin: bool,
     pub(crate) push: bool,
+    /// Whether something waits behind it, allowed to leave or not.
+    pub(crate) more: bool,
 }

@@ -33,7 +33,7 @@ pub(crate) struct Scoreboard {
 }
 
 /// Memory for records, without any.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Records {
     ranges: VecDeque<Range>,
     transmissions: VecDeque<Transmission>,
@@ -43,28 +43,24 @@ pub(crate) struct Records {
 const FEW: usize = 4;
 
 impl Scoreboard {
-    /// Nothing was sent.
-    #[inline(always)]
-    pub(crate) fn new(records: Records) -> Self {
-        let Records { ranges, transmissions } = records;
-        Self { ranges, transmissions, ..Self::default() }
-    }
-
     /// The memory of the records, if it is little: for the scoreboard of the next connection.
+    #[inline(always)]
     pub(crate) fn take_records(&mut self) -> Records {
-        if !self.lost.is_empty() {
-            self.lost.clear();
-        }
         let mut records = Records {
             ranges: std::mem::take(&mut self.ranges),
             transmissions: std::mem::take(&mut self.transmissions),
         };
+        records.ranges.clear();
+        records.transmissions.clear();
         if records.ranges.capacity().max(records.transmissions.capacity()) > FEW {
             return Records::default();
         }
-        records.ranges.clear();
-        records.transmissions.clear();
         records
+    }
+
+    /// Goes on in the memory of another's records; for a scoreboard without any.
+    pub(crate) fn use_records(&mut self, records: Records) {
+        (self.ranges, self.transmissions) = (records.ranges, records.transmissions);
     }
 
     /// The first unacknowledged offset (SND.UNA).
@@ -143,12 +139,14 @@ impl Scoreboard {
     }
 
     /// Records that `start..end` was sent: new data at the end, or a lost range, or part of one, again.
+    #[inline(always)]
     pub(crate) fn sent(&mut self, start: u64, end: u64, at: Instant, mut sample: Snapshot) {
         let number = self.first + self.transmissions.len() as u64;
         let range = Range { start, end, state: State::InFlight, sent_as: number, resent: start < self.end };
         if range.resent {
             let index = self.take_out(start, end);
             self.ranges[index] = range;
+            self.forget();
         } else {
             debug_assert_eq!(start, self.end);
             self.end = end;
@@ -157,7 +155,6 @@ impl Scoreboard {
         self.in_flight += end - start;
         sample.in_flight = self.in_flight;
         self.transmissions.push_back(Transmission { start, end, at, sample, flying: end - start, live: end - start });
-        self.forget();
     }
 
     /// Records that everything before `ack` was delivered, if that is all there is, and is one transmission's, sent once: the
@@ -204,8 +201,7 @@ impl Scoreboard {
     /// Records that everything was delivered and nothing more will be sent: there is nothing to tell.
     pub(crate) fn finish(&mut self) {
         self.first += self.transmissions.len() as u64;
-        let Records { ranges, transmissions } = self.take_records();
-        (self.ranges, self.transmissions) = (ranges, transmissions);
+        self.clear();
         (self.start, self.oldest, self.in_flight, self.sacked) = (self.end, self.first, 0, 0);
     }
 
@@ -307,6 +303,18 @@ impl Scoreboard {
         let flying: u64 = self.transmissions.iter().map(|transmission| transmission.flying).sum();
         let live: u64 = self.transmissions.iter().map(|transmission| transmission.live).sum();
         assert!(flying <= live && live <= self.end - self.start - self.sacked);
+    }
+
+    /// Forgets all records, and keeps their memory if it is little.
+    fn clear(&mut self) {
+        if !self.lost.is_empty() {
+            self.lost.clear();
+        }
+        self.ranges.clear();
+        self.transmissions.clear();
+        if self.ranges.capacity().max(self.transmissions.capacity()) > FEW {
+            self.release_idle_memory();
+        }
     }
 
     fn transmission(&self, number: u64) -> Option<&Transmission> {

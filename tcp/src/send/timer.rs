@@ -3,12 +3,9 @@
 use crate::clock::{Duration, Instant};
 use crate::rtt::Rtt;
 
-/// When to act if nothing comes back, and how.
+/// What decides when to act if nothing comes back.
 #[derive(Debug)]
 pub(crate) struct Timer {
-    alarm: Alarm,
-    /// When the alarm rings.
-    at: Instant,
     /// Timeouts in a row.
     backoff: u32,
     /// When it was started anew: by sending into an empty network, or by progress.
@@ -47,21 +44,7 @@ const SEVERAL_DELAY: Duration = Duration::from_millis(2);
 
 impl Timer {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { alarm: Alarm::Retransmit, at: Instant::NEVER, backoff: 0, restarted: now, last_sent: now }
-    }
-
-    /// When it rings.
-    pub(crate) fn deadline(&self) -> Instant {
-        self.at
-    }
-
-    /// What it rings for, if it is due; it is stopped then.
-    pub(crate) fn ring(&mut self, now: Instant) -> Option<Alarm> {
-        if self.at > now {
-            return None;
-        }
-        self.at = Instant::NEVER;
-        Some(self.alarm)
+        Self { backoff: 0, restarted: now, last_sent: now }
     }
 
     /// Bytes have left.
@@ -87,20 +70,15 @@ impl Timer {
         waited
     }
 
-    /// Nothing is on its way.
-    pub(crate) fn stop(&mut self) {
-        self.at = Instant::NEVER;
-    }
-
-    /// Something is on its way; loss detection wants to look again at `reorder`.
-    pub(crate) fn arm(&mut self, reorder: Instant, tail: Tail, rtt: &Rtt) {
+    /// When it rings and what for, while something is on its way; loss detection wants to look again at `reorder`.
+    pub(crate) fn next(&self, reorder: Instant, tail: Tail, rtt: &Rtt) -> (Instant, Alarm) {
         if reorder < Instant::NEVER {
-            (self.alarm, self.at) = (Alarm::Reorder, reorder);
-            return;
+            return (reorder, Alarm::Reorder);
         }
-        (self.alarm, self.at) = (Alarm::Retransmit, self.restarted + rtt.timeout(self.backoff));
-        if let Some(probe) = self.probe_at(tail, rtt).filter(|probe| *probe < self.at) {
-            (self.alarm, self.at) = (Alarm::Probe, probe);
+        let timeout = self.restarted + rtt.timeout(self.backoff);
+        match self.probe_at(tail, rtt) {
+            Some(probe) if probe < timeout => (probe, Alarm::Probe),
+            Some(_) | None => (timeout, Alarm::Retransmit),
         }
     }
 
@@ -131,17 +109,11 @@ mod tests {
 
     #[test]
     fn what_may_be_late_comes_before_the_probe_and_that_before_the_timeout() {
-        let (mut timer, rtt) = timer();
+        let (timer, rtt) = timer();
         let start = Instant::START;
-        timer.arm(start + MS * 10, Tail::Several, &rtt);
-        assert_eq!((timer.ring(start + MS * 9), timer.ring(start + MS * 10)), (None, Some(Alarm::Reorder)));
-        timer.arm(Instant::NEVER, Tail::Several, &rtt);
-        assert_eq!(timer.deadline(), start + MS * 202);
-        assert_eq!(timer.ring(start + MS * 202), Some(Alarm::Probe));
-        timer.arm(Instant::NEVER, Tail::Leave, &rtt);
-        assert_eq!(timer.deadline(), start + MS * 300);
-        assert_eq!(timer.ring(start + MS * 300), Some(Alarm::Retransmit));
-        assert_eq!(timer.deadline(), Instant::NEVER);
+        assert_eq!(timer.next(start + MS * 10, Tail::Several, &rtt), (start + MS * 10, Alarm::Reorder));
+        assert_eq!(timer.next(Instant::NEVER, Tail::Several, &rtt), (start + MS * 202, Alarm::Probe));
+        assert_eq!(timer.next(Instant::NEVER, Tail::Leave, &rtt), (start + MS * 300, Alarm::Retransmit));
     }
 
     #[test]
@@ -149,12 +121,8 @@ mod tests {
         let (mut timer, rtt) = timer();
         let start = Instant::START;
         assert_eq!(timer.back_off(&rtt, start), MS * 300);
-        timer.arm(Instant::NEVER, Tail::Leave, &rtt);
-        assert_eq!(timer.deadline(), start + MS * 600);
+        assert_eq!(timer.next(Instant::NEVER, Tail::Leave, &rtt).0, start + MS * 600);
         timer.progress(start);
-        timer.arm(Instant::NEVER, Tail::Leave, &rtt);
-        assert_eq!(timer.deadline(), start + MS * 300);
-        timer.stop();
-        assert_eq!(timer.deadline(), Instant::NEVER);
+        assert_eq!(timer.next(Instant::NEVER, Tail::Leave, &rtt).0, start + MS * 300);
     }
 }

@@ -33,10 +33,12 @@ impl Flows {
     /// Takes a packet that a client has sent.
     pub(super) fn handle(&mut self, packet: &[u8], now: Instant) {
         let client = source_port(packet);
-        let (header, offset) = read(packet);
-        let segment = Segment::new(header, &packet[offset..]);
+        read(packet, |segment| self.handle_segment(segment, client, now));
+    }
+
+    fn handle_segment(&mut self, segment: &Segment<'_>, client: u16, now: Instant) {
         if let Some(served) = self.open.get_mut(&client) {
-            served.flow.handle_segment(&segment, now);
+            served.flow.handle_segment(segment, now);
             return;
         }
         let config = Config {
@@ -47,7 +49,7 @@ impl Flows {
             ..Config::default()
         };
         // What is left of a connection that has ended is no SYN.
-        if let Some(flow) = Flow::accept(config, &segment, self.count << 12, now) {
+        if let Some(flow) = Flow::accept(config, segment, self.count << 12, now) {
             self.count += 1;
             self.open.insert(client, Served { flow, left: None });
         }
@@ -62,7 +64,7 @@ impl Flows {
             while let Some(transmit) = served.flow.poll_transmit(now, MOST_AT_ONCE) {
                 for (header, payload) in transmit.packets() {
                     let mut packet = vec![0; IP + TCP + header.options_len() + payload.0.len() + payload.1.len()];
-                    print(&mut packet, ends, &header, payload);
+                    print(&mut packet, &ends, &header, payload);
                     send(packet);
                 }
             }
