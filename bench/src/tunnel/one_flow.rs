@@ -162,7 +162,8 @@ fn netstack(station: Station, now: Instant) -> Netstack {
         key: station.key(),
         addresses: vec![station.inside()],
         mtu: 1420,
-        limits: Limits::default(),
+        // So many that an eighth is enough for the one peer.
+        limits: Limits { flows: 131_072, ..Limits::default() },
         seed: station.key_bytes(),
     };
     let mut netstack = Netstack::new(config, now);
