@@ -279,9 +279,9 @@ impl Receiver {
 /// How far the peer may send.
 ///
 /// The right edge never moves back (RFC 9293 section 3.8.6). It moves on in steps of a quarter of the window or 64 KiB, so
-/// that a slow reader does not make the peer send slivers (section 3.8.6.2.2). The window doubles when the peer has used up
-/// one and the application has kept up with it, if only after reading what a repaired loss set free: memory for it is only taken
-/// as bytes arrive.
+/// that a slow reader does not make the peer send slivers (section 3.8.6.2.2). The window grows fourfold when the peer has used up
+/// half of it and the application has kept up, if only after reading what a repaired loss set free: a peer in slow start sends
+/// twice as much in the next round trip, and as much again while a loss in it is repaired. Memory is only taken as bytes arrive.
 #[derive(Debug)]
 struct Window {
     /// The first offset that the peer may not send.
@@ -291,7 +291,7 @@ struct Window {
     /// Most bytes between reading place and edge.
     size: u64,
     limit: u64,
-    /// The next doubling is considered when the peer has come this far.
+    /// The next growth is considered when the peer has come this far.
     review: u64,
     /// The repair of a loss has set much free at once: the application may need several readings to keep up.
     freed: bool,
@@ -320,7 +320,7 @@ impl Window {
         if next >= self.review {
             let kept_up = next - read <= self.size / 4;
             if kept_up {
-                self.size = (self.size * 2).min(self.limit);
+                self.size = (self.size * 4).min(self.limit);
             }
             if kept_up || !self.freed {
                 self.review = next + self.size / 2;
@@ -345,13 +345,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_window_doubles_when_what_a_hole_held_back_has_been_read() {
+    fn the_window_grows_when_what_a_hole_held_back_has_been_read() {
         let mut window = Window::new(1 << 20);
         window.freed = true;
         // A burst of half a window, read in two steps.
         window.follow(1, FIRST_WINDOW / 2 + 10);
         assert_eq!(window.size, FIRST_WINDOW);
         window.follow(FIRST_WINDOW / 2, FIRST_WINDOW / 2 + 10);
-        assert_eq!(window.size, 2 * FIRST_WINDOW);
+        assert_eq!(window.size, 4 * FIRST_WINDOW);
     }
 }

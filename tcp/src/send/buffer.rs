@@ -1,6 +1,7 @@
 //! How much the application may write ahead.
 
-/// A bound on the send buffer that follows the path: two windows, one on its way and one behind it.
+/// A bound on the send buffer that follows the path: three windows. One is on its way, one was delivered beyond a hole while the
+/// hole is repaired, and one is what the window may grow by in the meantime.
 #[derive(Debug)]
 pub(crate) struct Buffer {
     size: u64,
@@ -23,7 +24,7 @@ impl Buffer {
 
     /// The congestion window is so large by now.
     pub(crate) fn grow(&mut self, window: u64) {
-        self.size = (2 * window).min(self.limit).max(self.size);
+        self.size = (3 * window).min(self.limit).max(self.size);
     }
 
     /// Never more than this from now on. What has been written stays.

@@ -12,13 +12,15 @@ pub(crate) struct Delivery {
     delivered_at: Instant,
     first_at: Instant,
     lost: u64,
+    /// Bytes lost that the controller has been told of.
+    told: u64,
     /// The application runs dry until this many bytes are delivered; zero if it does not.
     app_limited_until: u64,
 }
 
 impl Delivery {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { delivered: 0, delivered_at: now, first_at: now, lost: 0, app_limited_until: 0 }
+        Self { delivered: 0, delivered_at: now, first_at: now, lost: 0, told: 0, app_limited_until: 0 }
     }
 
     /// Bytes delivered so far.
@@ -51,6 +53,11 @@ impl Delivery {
     /// Bytes were found to be lost.
     pub(crate) fn lose(&mut self, bytes: u64) {
         self.lost += bytes;
+    }
+
+    /// Bytes found to be lost since the last call.
+    pub(crate) fn take_lost(&mut self) -> u64 {
+        self.lost - std::mem::replace(&mut self.told, self.lost)
     }
 
     /// Bytes were delivered.

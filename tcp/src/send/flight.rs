@@ -189,9 +189,9 @@ impl Flight {
         self.conclude_probe(ack, &harvest, repeated, now);
         let evidence = Evidence { mistaken: harvest.evidence.mistaken + repeated, ..harvest.evidence };
         self.conclude_recovery(evidence, now);
-        let lost = self.detect(now);
+        self.detect(now);
         if !opening {
-            self.teach(was_in_flight, harvest.bytes, lost, rtt, sample, now);
+            self.teach(was_in_flight, harvest.bytes, rtt, sample, now);
         }
         true
     }
@@ -273,7 +273,7 @@ impl Flight {
         self.timer.progress(now);
         if let Some(newest) = Newest::of(&delivered).filter(|_| !opening) {
             let sample = self.delivery.sample(&newest, self.rtt.least(), now);
-            self.teach(bytes, bytes, 0, Some(rtt), Some(sample), now);
+            self.teach(bytes, bytes, Some(rtt), Some(sample), now);
         }
     }
 
@@ -310,12 +310,11 @@ impl Flight {
         }
     }
 
-    fn detect(&mut self, now: Instant) -> u64 {
+    fn detect(&mut self, now: Instant) {
         let wait = self.wait();
         let (lost, reorder) = self.rack.detect(&mut self.board, wait, now);
         self.reorder = reorder;
         self.lose(lost, now);
-        lost
     }
 
     fn lose(&mut self, lost: u64, now: Instant) {
@@ -328,22 +327,14 @@ impl Flight {
         }
     }
 
-    fn teach(
-        &mut self,
-        was_in_flight: u64,
-        bytes: u64,
-        lost: u64,
-        rtt: Option<Duration>,
-        sample: Option<Sample>,
-        now: Instant,
-    ) {
+    fn teach(&mut self, was_in_flight: u64, bytes: u64, rtt: Option<Duration>, sample: Option<Sample>, now: Instant) {
         self.control.on_ack(&Acked {
             now,
             bytes,
             delivered: self.delivery.delivered(),
             was_in_flight,
             in_flight: self.board.in_flight(),
-            lost,
+            lost: self.delivery.take_lost(),
             rtt,
             smoothed: self.rtt.smoothed().unwrap_or_default(),
             sample,

@@ -207,9 +207,9 @@ impl Sender {
         };
         if ack > before {
             self.ring.release(ack.clamp(self.ring.start(), self.end));
-            self.buffer.grow(self.flight.window());
             self.probe = false;
         }
+        self.buffer.grow(self.flight.window());
         if !self.selective {
             self.count_duplicates(ack > before, news || moved || !report.pure, now);
         }

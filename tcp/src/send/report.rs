@@ -59,6 +59,8 @@ impl Sacked {
                 sacked.len += 1;
             }
         }
+        // The peer names the newest first. What one acknowledgement reports says nothing about the order of arrival.
+        sacked.blocks[..sacked.len].sort_unstable();
         sacked
     }
 
@@ -70,5 +72,18 @@ impl Sacked {
     /// The blocks beyond what is acknowledged.
     pub(crate) fn blocks(&self) -> &[(u64, u64)] {
         &self.blocks[..self.len]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_read_in_the_order_of_the_stream() {
+        let sack: SackBlocks = [(300, 400), (100, 200)].into_iter().collect();
+        let report = Report { ack: 50, seq: 0, window: 0, syn: false, pure: true, sack: &sack };
+        let sacked = Sacked::read(&report, Numbering::new(0), 50, 1000, 1000);
+        assert_eq!(sacked.blocks(), [(100, 200), (300, 400)]);
     }
 }

@@ -51,46 +51,39 @@ struct Raised {
 pub(crate) const TOLERATED: f64 = 0.03;
 /// What is left of a bound after an overflow (BBR.Beta).
 const BETA: f64 = 0.7;
+/// Segments by which the long-term bound may rise in the first round of probing. Version 3 begins with one: beside a larger flow a
+/// probe is over before that becomes much, and the smaller one never leaves what its startup found.
+const FIRST_RISE: u64 = 8;
 /// Fewer lost segments than this are no overflow of a queue, whatever their share.
 const LEAST_LOST_SEGMENTS: u64 = 3;
 
-/// What a round that has just ended was like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// It goes on.
-    Unknown,
-    /// Less loss than tolerated.
-    Fine,
-    /// More loss than tolerated, of which so many acknowledgements told.
-    Lossy {
-        /// How many.
-        reports: u32,
-    },
-}
-
 impl Bounds {
-    /// Takes an acknowledgement.
-    pub(crate) fn on_ack(&mut self, ack: &Acked, mss: u64) -> Verdict {
+    /// Takes an acknowledgement. Returns whether a round has ended with it that lost more than tolerated.
+    pub(crate) fn on_ack(&mut self, ack: &Acked, mss: u64) -> bool {
         let round = &mut self.round;
         round.delivered += ack.bytes;
         round.lost += ack.lost;
         round.reports += u32::from(ack.lost > 0);
-        let Some(sample) = ack.sample else { return Verdict::Unknown };
+        let Some(sample) = ack.sample else { return false };
         round.bandwidth = round.bandwidth.max(sample.rate.unwrap_or(0));
         round.volume = round.volume.max(sample.delivered);
         if sample.prior_delivered < round.ends {
-            return Verdict::Unknown;
+            return false;
         }
         let ended = std::mem::take(round);
         round.ends = ack.delivered;
         let lossy = too_many(ended.lost, ended.delivered + ended.lost, mss);
         self.round.bandwidth = sample.rate.unwrap_or(0);
         self.round.volume = sample.delivered;
-        if !lossy {
-            return Verdict::Fine;
+        if lossy {
+            self.latest = Latest { bandwidth: ended.bandwidth, volume: ended.volume };
         }
-        self.latest = Latest { bandwidth: ended.bandwidth, volume: ended.volume };
-        Verdict::Lossy { reports: ended.reports }
+        lossy
+    }
+
+    /// How many acknowledgements of the present round have told of a loss.
+    pub(crate) fn reports(&self) -> u32 {
+        self.round.reports
     }
 
     /// A lossy round outside of probing: settles at what was delivered, but gives up no more than 30 % at a time.
@@ -113,7 +106,7 @@ impl Bounds {
 
     /// The bandwidth probe of the beginning ended in loss: `volume` fills the path.
     pub(crate) fn settle(&mut self, volume: u64) {
-        self.long = Some(volume.max(self.latest.volume));
+        self.long = Some(volume.max(self.round.volume));
     }
 
     /// While probing: `in_flight` was too much.
@@ -129,7 +122,7 @@ impl Bounds {
         if ack.window_limited && window >= long {
             self.raised.rounds += u32::from(round_started);
             self.raised.acknowledged += ack.bytes;
-            let per_round = mss << self.raised.rounds.min(20);
+            let per_round = (FIRST_RISE * mss) << self.raised.rounds.min(20);
             let step = (window / per_round).max(1) * mss;
             while self.raised.acknowledged >= step {
                 self.raised.acknowledged -= step;

@@ -20,7 +20,7 @@ enum End {
 /// Startup goes on as long as the bandwidth grows by a quarter, and ends after three rounds without.
 const GROWTH: f64 = 1.25;
 const ROUNDS: u32 = 3;
-/// It also ends after a round with more loss than tolerated, if so many acknowledgements told of it, which stand for gaps: a few
+/// It also ends by more loss than tolerated, if so many acknowledgements of a round told of it, which stand for gaps: a few
 /// packets lost at random are a great share of a small window.
 const REPORTS: u32 = 6;
 
@@ -48,7 +48,7 @@ impl Full {
         self.end = (self.rounds >= ROUNDS).then_some(End::Plateau);
     }
 
-    /// More was lost in a round than is tolerated, and so many acknowledgements told of it. Returns whether that is the end.
+    /// More was lost than is tolerated, and so many acknowledgements told of it. Returns whether that is the end.
     pub(crate) fn on_losses(&mut self, reports: u32) -> bool {
         let ends = !self.reached() && reports >= REPORTS;
         if ends {

@@ -12,7 +12,7 @@ mod path;
 use super::controller::{Acked, Controller, initial_window};
 use crate::clock::{Duration, Instant, real, whole};
 use aim::{Aim, Basis};
-use bounds::{Bounds, Verdict};
+use bounds::Bounds;
 use full::Full;
 use path::Path;
 
@@ -83,6 +83,9 @@ struct Before {
 /// Gains: draft-ietf-ccwg-bbr section 2.4, but for the window while probing, which is what the rates are to each other. Startup:
 /// the least that doubles per round trip.
 const STARTUP_GAIN: f64 = 2.77;
+/// In startup a window leaves within half a round trip whatever the bandwidth seems to be: that was measured a round ago, and
+/// holds back a window that has doubled since.
+const STARTUP_SPREAD: f64 = 2.0;
 const DRAIN_GAIN: f64 = 0.5;
 const DOWN_GAIN: f64 = 0.9;
 const UP_GAIN: f64 = 1.25;
@@ -161,12 +164,11 @@ impl Bbr {
         }
     }
 
-    fn step(&mut self, ack: &Acked, verdict: Verdict) {
+    fn step(&mut self, ack: &Acked, lossy: bool) {
         match self.mode {
             Mode::Startup => {
-                if let Verdict::Lossy { reports } = verdict
-                    && self.full.on_losses(reports)
-                {
+                // At once: until its round is over, a window twice what the path holds would be sent again and again.
+                if Bounds::overflowed(ack, self.mss) && self.full.on_losses(self.bounds.reports()) {
                     self.bounds.settle(self.volume(1.0));
                 }
                 if self.full.reached() {
@@ -175,12 +177,12 @@ impl Bbr {
             }
             Mode::Drain if ack.in_flight <= self.volume(1.0) => self.begin_down(ack.now),
             Mode::Drain => {}
-            Mode::Cycle(cycle) => self.cycle(cycle, ack, verdict),
+            Mode::Cycle(cycle) => self.cycle(cycle, ack, lossy),
             Mode::ProbeRtt { until } => self.probe_rtt(until, ack),
         }
     }
 
-    fn cycle(&mut self, mut cycle: Cycle, ack: &Acked, verdict: Verdict) {
+    fn cycle(&mut self, mut cycle: Cycle, ack: &Acked, lossy: bool) {
         let rounds = self.path.rounds() - cycle.round;
         if cycle.probing && Bounds::overflowed(ack, self.mss) {
             let sample = ack.sample.expect("an overflow is seen in a sample");
@@ -194,7 +196,7 @@ impl Bbr {
             self.path.advance_cycle();
         } else if cycle.probing {
             self.bounds.raise(ack, self.window, self.path.round_started(), self.mss);
-        } else if matches!(verdict, Verdict::Lossy { .. }) {
+        } else if lossy {
             self.bounds.lower(self.path.bandwidth(), self.window);
         }
         let asked = matches!(cycle.phase, Phase::Refill | Phase::Up);
@@ -296,7 +298,12 @@ impl Bbr {
         // The first samples see a window that was still being sent: until the path is full, the rate only rises. Losses can end
         // startup before there is any sample.
         let settled = self.full.reached() && self.bandwidth() > 0;
-        let least = if settled { 0 } else { self.rate.unwrap_or_else(|| first_rate(self.mss, ack.smoothed)) };
+        let least = if settled {
+            0
+        } else {
+            let spread = whole(real(per_round_trip(self.window, ack.smoothed)) * STARTUP_SPREAD);
+            self.rate.unwrap_or_else(|| first_rate(self.mss, ack.smoothed)).max(spread)
+        };
         let rate = self.aim.rate().max(least);
         // A sample that a probe alone made in minutes is a few bytes per second. Acknowledgements would let the least window
         // leave once in a round trip, and pacing is not there to let less.
@@ -341,10 +348,14 @@ impl Controller for Bbr {
     fn on_ack(&mut self, ack: &Acked) {
         let expired = self.path.least_rtt_expired(ack.now);
         let measuring = matches!(self.mode, Mode::ProbeRtt { .. });
+        if !self.full.reached() {
+            // While the rate doubles, more comes back than the bandwidth of a round ago explains.
+            self.path.restart_clumping(ack.now);
+        }
         self.path.on_ack(ack, self.idle || measuring);
-        let verdict = self.bounds.on_ack(ack, self.mss);
+        let lossy = self.bounds.on_ack(ack, self.mss);
         self.look_for_full_pipe(ack);
-        self.step(ack, verdict);
+        self.step(ack, lossy);
         if expired && !self.idle && !measuring {
             self.window_before = self.window;
             self.mode = Mode::ProbeRtt { until: None };
@@ -436,8 +447,10 @@ mod tests {
             window_limited: true,
         };
         bbr.on_ack(&ack);
+        let mut sum = 0;
         for lost in lost {
-            let inside = Sample { prior_delivered: 0, ..sample };
+            sum += lost;
+            let inside = Sample { prior_delivered: 0, lost: sum, ..sample };
             bbr.on_ack(&Acked { bytes: 0, lost: *lost, sample: Some(inside), ..ack });
         }
     }
