@@ -8,10 +8,17 @@ use std::path::{Path, PathBuf};
 /// Writes a file whole or not at all, over one that is there.
 pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
     let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
-    let mut file = private().truncate(true).create(true).open(&temporary)?;
+    let written = fill(&temporary, text).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        let _not_there = fs::remove_file(&temporary);
+    }
+    written
+}
+
+fn fill(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = private().truncate(true).create(true).open(path)?;
     file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(temporary, path)
+    file.sync_all()
 }
 
 /// A file that was not there before, and goes again unless it is written.

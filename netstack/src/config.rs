@@ -28,7 +28,8 @@ pub struct Config {
 pub struct Limits {
     /// Most flows with one peer.
     pub flows_per_peer: u32,
-    /// Most flows in all. A peer opens one more only while it has less than an eighth of those that are left.
+    /// Most flows in all. A peer opens one more only while it has less than an eighth of those that are left, what we have
+    /// opened to it included.
     pub flows: u32,
     /// Most connections per listener that have not been accepted, unfinished handshakes among them. Of what is left of it, a
     /// peer's unfinished handshakes take an eighth at most.

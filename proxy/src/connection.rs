@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -285,7 +286,8 @@ impl Alarm {
         self.sleep.deadline()
     }
 
-    /// Ready once `deadline` has passed.
+    /// Ready once `deadline` has passed. A task that has had its turn sets its timer all the same: it would take what it could not
+    /// set for a timer that wakes it.
     pub(crate) fn poll_at(self: Pin<&mut Self>, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
         if deadline < this.sleep.deadline() {
@@ -293,7 +295,7 @@ impl Alarm {
             *this.armed = false;
         }
         while !*this.armed || this.sleep.is_elapsed() {
-            if this.sleep.as_mut().poll(cx).is_pending() {
+            if pin!(unconstrained(this.sleep.as_mut())).poll(cx).is_pending() {
                 *this.armed = true;
                 return Poll::Pending;
             }
@@ -309,6 +311,8 @@ impl Alarm {
 
 #[cfg(test)]
 mod tests {
+    use tokio::task::coop::{has_budget_remaining, poll_proceed};
+
     use super::*;
 
     #[test]
@@ -321,5 +325,18 @@ mod tests {
         assert_eq!(pulse.deadline(&limits), Some(pulse.born + limits.idle));
         pulse.received();
         assert!(pulse.deadline(&limits) < Some(pulse.born + limits.idle));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_alarm_that_is_set_at_the_end_of_a_turn_rings() {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let mut alarm = pin!(Alarm::new(deadline));
+        let rung = poll_fn(|cx| {
+            while has_budget_remaining() {
+                ready!(poll_proceed(cx)).made_progress();
+            }
+            alarm.as_mut().poll_at(deadline, cx)
+        });
+        timeout(Duration::from_secs(60), rung).await.expect("it rings");
     }
 }

@@ -185,6 +185,7 @@ impl Upload {
         }
         if let Some(trailers) = frame.trailers_mut() {
             self.upstream.outbound.clean_trailers(trailers);
+            self.flow.state.set(State::Complete);
         }
         if self.is_end_stream() {
             self.flow.state.set(State::Complete);

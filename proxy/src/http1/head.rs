@@ -53,6 +53,9 @@ impl Heads {
         method: &Method,
         fields: &mut HeaderMap,
     ) -> Result<Option<Head>, Malformed> {
+        if let Some(b'\r' | b'\n') = input.first() {
+            return Err(Malformed::Lines);
+        }
         if input.is_empty() || !self.may_be_complete(input) {
             return self.wait(input);
         }
@@ -66,7 +69,7 @@ impl Heads {
         if length > MAX_HEAD {
             return Err(Malformed::HeadTooLong(MAX_HEAD));
         }
-        if input[0] == b'\r' || !are_strict(&input[..length]) {
+        if !are_strict(&input[..length]) {
             return Err(Malformed::Lines);
         }
         let status = head.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(httparse::Error::Status)?;
@@ -95,10 +98,12 @@ impl Heads {
         Ok(Some(Head::Final(Answer { response, content, stays_open })))
     }
 
-    /// A head that comes byte by byte is parsed twice: when it begins, and once it has an end.
+    /// A head that comes byte by byte is parsed while it begins, as far as a status, and once it has an end.
     fn may_be_complete(&self, input: &[u8]) -> bool {
         let fresh = &input[self.seen.saturating_sub(3).min(input.len())..];
-        self.seen == 0 || fresh.windows(2).any(|pair| pair == b"\n\n") || fresh.windows(3).any(|end| end == b"\n\r\n")
+        self.seen < "HTTP/1.1 200".len()
+            || fresh.windows(2).any(|pair| pair == b"\n\n")
+            || fresh.windows(3).any(|end| end == b"\n\r\n")
     }
 
     fn wait(&mut self, input: &[u8]) -> Result<Option<Head>, Malformed> {

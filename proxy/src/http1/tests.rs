@@ -110,6 +110,16 @@ fn what_could_be_read_in_two_ways_is_refused() {
     }
 }
 
+/// Whoever does not speak HTTP may be waiting for us to speak first.
+#[test]
+fn what_is_no_http_is_noticed_by_its_first_bytes() {
+    let refused = |text: &str| read(&Method::GET, text.as_bytes().chunks(1)).err();
+    for text in ["SSH-2.0-dropbear", "HTTP/1.1 x", "HTTP/2", "\r", "\n"] {
+        assert!(refused(text).is_some_and(|error| error != Malformed::Short), "{text:?}");
+    }
+    assert_eq!(refused("HTTP/1.1 200 OK"), Some(Malformed::Short), "and this may become an answer");
+}
+
 #[test]
 fn chunks_are_read_in_one_way_only() {
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::basics::{all, heard, request, soon};
+use super::upstream::Upstream;
 use super::world::{World, open};
 
 /// An upstream that says what it is told to: to each request `/N` the Nth text, whatever that is.
@@ -245,4 +246,19 @@ async fn what_comes_with_a_change_of_protocol_belongs_to_the_new_one() {
         all(tls).await
     };
     assert_eq!(soon(async { tokio::join!(serving, asking) }).await.1, "earlylater");
+}
+
+#[tokio::test]
+async fn requests_with_trailers_are_complete_and_their_connections_kept() {
+    let upstream = Upstream::mirror().await;
+    let world = World::start(&[open("app", &upstream.url())]).await;
+    let mut client = world.tls("app.test").await.unwrap();
+    for last in ["", "Connection: close\r\n"] {
+        let head = format!("POST / HTTP/1.1\r\nHost: app.test\r\n{last}Transfer-Encoding: chunked\r\n\r\n");
+        client.write_all(format!("{head}2\r\nhi\r\n0\r\nx-sum: 1\r\n\r\n").as_bytes()).await.unwrap();
+    }
+    let mut answers = String::new();
+    soon(client.read_to_string(&mut answers)).await.unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 2, "{answers}");
+    assert_eq!(upstream.connections(), 1);
 }

@@ -121,6 +121,6 @@ impl Lease {
 
     /// The connection for whoever takes it over once the protocol has changed; `None` while it is shared.
     pub(crate) fn take_over(self) -> Option<Wire> {
-        Rc::try_unwrap(self.wire).ok().map(RefCell::into_inner)
+        Rc::try_unwrap(self.wire).ok().map(|wire| wire.into_inner().changed())
     }
 }

@@ -1,12 +1,14 @@
 //! The bytes of one connection to an upstream.
 
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop::unconstrained;
 use tokio_util::io::poll_read_buf;
 
 use crate::http1::Outgoing;
@@ -19,6 +21,8 @@ pub(crate) struct Wire {
     pub(crate) input: BytesMut,
     /// How much is read at a time.
     room: usize,
+    /// The most that `input` has had room for.
+    held: usize,
     unflushed: bool,
     /// For the lines of the next request.
     pub(crate) lines: Vec<u8>,
@@ -31,13 +35,14 @@ const LARGE: usize = 256 * 1024;
 
 impl Wire {
     pub(crate) fn new(stream: Stream) -> Self {
-        Self { stream, input: BytesMut::new(), room: SMALL, unflushed: false, lines: Vec::new() }
+        Self { stream, input: BytesMut::new(), room: SMALL, held: 0, unflushed: false, lines: Vec::new() }
     }
 
     /// Adds what comes to `input`. Ready with 0 once the upstream has said all.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.input.capacity() - self.input.len() < self.room / 4 {
             self.input.reserve(self.room);
+            self.held = self.held.max(self.input.capacity());
         }
         let count = ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input))?;
         if self.input.len() == self.input.capacity() {
@@ -77,18 +82,33 @@ impl Wire {
     }
 
     /// Whether the upstream has neither closed an idle connection nor said anything on it. It has nothing to say there: what it
-    /// says would be taken for the answer to the next request.
+    /// says would be taken for the answer to the next request. A task that has had its turn must look all the same: nothing
+    /// seen is not nothing there.
     pub(crate) fn is_quiet(&mut self) -> bool {
-        self.input.is_empty() && self.poll_fill(&mut Context::from_waker(Waker::noop())).is_pending()
+        let mut cx = Context::from_waker(Waker::noop());
+        self.input.is_empty() && pin!(unconstrained(poll_fn(|cx| self.poll_fill(cx)))).poll(&mut cx).is_pending()
     }
 
     /// Whether nothing has come beyond the answer; then it holds no more memory than an idle connection needs.
     pub(crate) fn rest(&mut self) -> bool {
-        if self.room > SMALL {
-            self.room = SMALL;
+        self.room = SMALL;
+        if self.held > SMALL {
+            self.held = 0;
             self.input = BytesMut::from(&self.input[..]);
         }
+        if self.lines.capacity() > SMALL {
+            self.lines = Vec::new();
+        }
         self.input.is_empty()
+    }
+
+    /// The same connection for another protocol, which has memory of its own.
+    pub(crate) fn changed(mut self) -> Self {
+        self.lines = Vec::new();
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+        self
     }
 }
 
@@ -122,5 +142,65 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::coop::{has_budget_remaining, poll_proceed};
+
+    use super::*;
+
+    /// A connection, and its upstream's end.
+    async fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (ours, theirs) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (ours.unwrap(), theirs.unwrap().0)
+    }
+
+    /// Uses up the turn of the task, and asks.
+    async fn is_quiet_at_the_end_of_a_turn(wire: &mut Wire) -> bool {
+        poll_fn(|cx| {
+            while has_budget_remaining() {
+                ready!(poll_proceed(cx)).made_progress();
+            }
+            Poll::Ready(wire.is_quiet())
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_is_looked_at_whoever_asks() {
+        let (ours, theirs) = connection().await;
+        assert!(is_quiet_at_the_end_of_a_turn(&mut Wire::new(Stream::Plain(ours))).await);
+        drop(theirs);
+
+        let (ours, mut theirs) = connection().await;
+        theirs.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        ours.readable().await.unwrap();
+        assert!(!is_quiet_at_the_end_of_a_turn(&mut Wire::new(Stream::Plain(ours))).await, "it speaks unasked");
+
+        let (ours, theirs) = connection().await;
+        drop(theirs);
+        ours.readable().await.unwrap();
+        assert!(!is_quiet_at_the_end_of_a_turn(&mut Wire::new(Stream::Plain(ours))).await, "it is closed");
+    }
+
+    #[tokio::test]
+    async fn at_rest_a_connection_holds_little() {
+        let (ours, mut theirs) = connection().await;
+        let mut wire = Wire::new(Stream::Plain(ours));
+        theirs.write_all(&[7; 100_000]).await.unwrap();
+        while wire.input.len() < 100_000 {
+            poll_fn(|cx| wire.poll_fill(cx)).await.unwrap();
+        }
+        wire.lines.reserve(100_000);
+        assert!(!wire.rest(), "what came is still there");
+        wire.input.clear();
+        wire.held = usize::MAX;
+        assert!(wire.rest());
+        assert_eq!((wire.input.capacity(), wire.lines.capacity()), (0, 0));
     }
 }
