@@ -8,17 +8,12 @@ use std::path::{Path, PathBuf};
 /// Writes a file whole or not at all, over one that is there.
 pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
     let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
-    let written = fill(&temporary, text).and_then(|()| fs::rename(&temporary, path));
+    let file = private().truncate(true).create(true).open(&temporary);
+    let written = file.and_then(|mut file| fill(&mut file, text)).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         let _not_there = fs::remove_file(&temporary);
     }
     written
-}
-
-fn fill(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = private().truncate(true).create(true).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }
 
 /// A file that was not there before, and goes again unless it is written.
@@ -35,8 +30,7 @@ impl NewFile {
     }
 
     pub(crate) fn write(mut self, text: &str) -> io::Result<()> {
-        self.file.write_all(text.as_bytes())?;
-        self.file.sync_all()?;
+        fill(&mut self.file, text)?;
         self.written = true;
         Ok(())
     }
@@ -48,6 +42,11 @@ impl Drop for NewFile {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+fn fill(file: &mut File, text: &str) -> io::Result<()> {
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }
 
 fn private() -> OpenOptions {

@@ -286,8 +286,8 @@ impl Alarm {
         self.sleep.deadline()
     }
 
-    /// Ready once `deadline` has passed. A task that has had its turn sets its timer all the same: it would take what it could not
-    /// set for a timer that wakes it.
+    /// Ready once `deadline` has passed. A task that has had its turn sets its timer all the same: pending would else mean that no
+    /// timer is set, and nobody is woken.
     pub(crate) fn poll_at(self: Pin<&mut Self>, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
         if deadline < this.sleep.deadline() {
@@ -311,9 +311,8 @@ impl Alarm {
 
 #[cfg(test)]
 mod tests {
-    use tokio::task::coop::{has_budget_remaining, poll_proceed};
-
     use super::*;
+    use crate::tests::end_turn;
 
     #[test]
     fn the_first_head_is_due_from_the_beginning_and_later_ones_from_their_first_byte() {
@@ -332,9 +331,7 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(1);
         let mut alarm = pin!(Alarm::new(deadline));
         let rung = poll_fn(|cx| {
-            while has_budget_remaining() {
-                ready!(poll_proceed(cx)).made_progress();
-            }
+            ready!(end_turn(cx));
             alarm.as_mut().poll_at(deadline, cx)
         });
         timeout(Duration::from_secs(60), rung).await.expect("it rings");

@@ -1,5 +1,6 @@
 //! What every world needs: bounded waits, a key, requests and what comes back.
 
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,10 +8,19 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use postern_auth::session::SigningKey;
+use tokio::task::coop::{has_budget_remaining, poll_proceed};
 use tokio::time::timeout;
 
 /// No wait in a test is longer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Uses up the turn of the task that asks, after which what it polls is pending whatever has come.
+pub(crate) fn end_turn(cx: &mut Context<'_>) -> Poll<()> {
+    while has_budget_remaining() {
+        ready!(poll_proceed(cx)).made_progress();
+    }
+    Poll::Ready(())
+}
 
 pub(super) async fn soon<T>(work: impl Future<Output = T>) -> T {
     timeout(PATIENCE, work).await.expect("this takes too long")

@@ -15,3 +15,5 @@ mod serving;
 mod tunnels;
 mod upstream;
 mod world;
+
+pub(crate) use basics::end_turn;

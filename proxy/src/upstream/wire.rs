@@ -149,9 +149,9 @@ impl AsyncWrite for Wire {
 mod tests {
     use tokio::io::AsyncWriteExt;
     use tokio::net::{TcpListener, TcpStream};
-    use tokio::task::coop::{has_budget_remaining, poll_proceed};
 
     use super::*;
+    use crate::tests::end_turn;
 
     /// A connection, and its upstream's end.
     async fn connection() -> (TcpStream, TcpStream) {
@@ -163,9 +163,7 @@ mod tests {
     /// Uses up the turn of the task, and asks.
     async fn is_quiet_at_the_end_of_a_turn(wire: &mut Wire) -> bool {
         poll_fn(|cx| {
-            while has_budget_remaining() {
-                ready!(poll_proceed(cx)).made_progress();
-            }
+            ready!(end_turn(cx));
             Poll::Ready(wire.is_quiet())
         })
         .await
